@@ -1,0 +1,77 @@
+"""Every error that nscore raises on purpose.
+
+```
+NscoreError
+├── TableError          a table is not what its stage needs (also a ValueError)
+├── LeakError           a record that an explanation's author was shown would be scored
+├── CalibrationError    a fit that would touch the tokens it is judged on, or has nothing to fit
+├── PoolError           sequence scores that cannot be merged into one score
+├── UnknownNameError    a metric, simulator or method that nobody registered (also a LookupError)
+└── MissingExtraError   an optional package is not installed (also an ImportError)
+```
+
+A message says what was found, where (file, row, column), what was expected and what to do.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = [
+    "CalibrationError",
+    "LeakError",
+    "MissingExtraError",
+    "NscoreError",
+    "PoolError",
+    "TableError",
+    "UnknownNameError",
+]
+
+
+class NscoreError(Exception):
+    """The base of every error that nscore raises on purpose."""
+
+
+class TableError(NscoreError, ValueError):
+    """A table is not what its stage needs.
+
+    Attributes:
+        problem: the kind of fault, e.g. `"missing column"`, `"gap in positions"`.
+        where: the file (or `"the frame"`) and, where one row is at fault, its number counted from 0.
+        column: the column at fault, if it is one.
+    """
+
+    def __init__(self, problem: str, where: str, *, found: str, mend: str, column: str | None = None) -> None:
+        self.problem, self.where, self.column = problem, where, column
+        place = where if column is None else f"{where}, column {column!r}"
+        super().__init__(f"{place}: {problem}: {found}. {mend}")
+
+
+class LeakError(NscoreError):
+    """A record that an explanation's author was shown would be scored."""
+
+
+class CalibrationError(NscoreError):
+    """A calibration would be fitted on the tokens it is judged on, or has nothing to be fitted on."""
+
+
+class PoolError(NscoreError):
+    """Sequence scores that cannot be merged into one score."""
+
+
+class UnknownNameError(NscoreError, LookupError):
+    """A name that nobody registered; the message lists the names there are."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        names = sorted(known)
+        near = difflib.get_close_matches(name, names, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        super().__init__(f"no {kind} is called {name!r}.{hint} There are: {', '.join(names)}.")
+
+
+class MissingExtraError(NscoreError, ImportError):
+    """An optional package is not installed; the message holds the command that installs it."""
+
+    def __init__(self, what: str, package: str, extra: str) -> None:
+        super().__init__(f"{what} needs {package}, which is not installed: pip install 'nscore[{extra}]'")

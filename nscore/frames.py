@@ -1,0 +1,134 @@
+"""Tables come in as Polars, Arrow, pandas or Parquet files; a row that is at fault is found again in its file."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias, TypeVar, cast
+
+import polars as pl
+
+from nscore.errors import TableError
+
+__all__ = ["Frame", "Source", "source"]
+
+
+class ArrowStream(Protocol):
+    """Anything that speaks Arrow's C stream: pyarrow tables, pandas and DuckDB frames, and others."""
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object: ...  # noqa: D105, PLW3201
+
+
+Frame: TypeAlias = pl.DataFrame | pl.LazyFrame | ArrowStream | str | Path | Sequence[str | Path]
+SameFrame = TypeVar("SameFrame", bound=Any)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A table on its way in: a lazy frame, and the files it is read from, if it is."""
+
+    frame: pl.LazyFrame
+    files: tuple[str, ...]
+    eager: bool
+
+    @property
+    def name(self) -> str:
+        """What to call it in an error."""
+        if not self.files:
+            return "the frame"
+        return self.files[0] if len(self.files) == 1 else f"{self.files[0]} and {len(self.files) - 1} more"
+
+    def schema(self) -> pl.Schema:
+        """The columns and dtypes; a file that is no Parquet is a `TableError`."""
+        with reading(self.name):
+            return self.frame.collect_schema()
+
+    def where(self, row: int) -> str:
+        """The file and the row in it (from 0) that row `row` of the whole table came from."""
+        for file in self.files:
+            height = int(pl.scan_parquet(file, glob=False).select(pl.len()).collect().item())
+            if row < height:
+                return f"{file}, row {row}"
+            row -= height
+        return f"{self.name}, row {row}"
+
+    def row_of(self, at_fault: pl.Expr) -> str | None:
+        """Where the first row stands for which `at_fault` is true; None if there is none."""
+        rows = self.frame.with_row_index("__row").filter(at_fault).select("__row").head(1)
+        found = rows.collect(engine="streaming")
+        return self.where(found.item()) if found.height else None
+
+
+def source(frame: Frame) -> Source:
+    """Takes a table in: Polars (eager or lazy), Arrow, pandas, or paths, folders and globs of Parquet.
+
+    Raises:
+        TableError: if a path matches no file.
+    """
+    if isinstance(frame, pl.DataFrame):
+        return Source(frame.lazy(), (), eager=True)
+    if isinstance(frame, pl.LazyFrame):
+        return Source(frame, (), eager=False)
+    if isinstance(frame, str | Path):
+        files = _files(str(frame))
+    elif hasattr(frame, "__arrow_c_stream__"):
+        return Source(pl.DataFrame(frame).lazy(), (), eager=True)
+    elif isinstance(frame, Sequence):
+        files = tuple(file for path in frame for file in _files(str(path)))
+    else:
+        raise TypeError(f"expected a frame or a path, found {type(frame).__name__}")
+    with reading(", ".join(files[:1])):
+        return Source(pl.scan_parquet(list(files), glob=False), files, eager=False)
+
+
+def like(given: Source, result: pl.LazyFrame) -> pl.DataFrame | pl.LazyFrame:
+    """The result as the table came in: eager for eager, lazy for lazy."""
+    return result.collect() if given.eager else result
+
+
+class reading:  # noqa: N801  (reads as a statement: with reading(name))
+    """Turns what Polars says about a file into a `TableError` that names the file."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if isinstance(error, pl.exceptions.SchemaError | pl.exceptions.ComputeError | OSError):
+            raise TableError(
+                "unreadable",
+                self.name,
+                found=str(error).split("\n", maxsplit=1)[0].rstrip(". "),
+                mend="Expected whole Parquet files with the same columns; write the file again.",
+            ) from error
+
+
+def _files(path: str) -> tuple[str, ...]:
+    if "://" in path:
+        return (path,)
+    if Path(path).is_dir():
+        path = str(Path(path) / "*.parquet")
+    if Path(path).is_file():
+        return (path,)
+    files = tuple(sorted(glob.glob(path, recursive=True)))  # noqa: PTH207  (the pattern may be absolute)
+    if not files:
+        raise TableError(
+            "no such file",
+            path,
+            found="no Parquet file is there",
+            mend="Check the path (a file, a folder of *.parquet, or a glob in quotes).",
+        )
+    return files
+
+
+def select_columns(frame: pl.LazyFrame, columns: Sequence[str]) -> pl.LazyFrame:
+    """The named columns, each once, in that order."""
+    return frame.select(list(dict.fromkeys(columns)))
+
+
+def typed(result: pl.DataFrame | pl.LazyFrame, _like: SameFrame) -> SameFrame:
+    """For the type checker alone: the result has the type of what was given."""
+    return cast("SameFrame", result)

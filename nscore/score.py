@@ -1,0 +1,398 @@
+"""Scores: one row a record, one row an explanation, and the way from the first to the second by merging moments."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import polars as pl
+
+from nscore._fused import Floats, Numbers, moments_of_merged_runs, moments_of_runs
+from nscore._runs import Columns, Indices, Layout, boundaries, runs, strictly_sorted
+from nscore.errors import PoolError, TableError
+from nscore.frames import Frame, Source, source
+from nscore.leaks import check_leaks
+from nscore.metrics import CATALOGUE, MOMENTS, Metric, MetricLike, resolve
+from nscore.records import (
+    ACTIVATION,
+    COVERAGE,
+    N_PREDICTED,
+    N_SCORED,
+    N_SEQUENCES,
+    N_TOKENS,
+    ON_FAILURE,
+    PREDICTED,
+    SEQUENCE,
+    SEQUENCE_SCORES,
+    SHOWN,
+    SIMULATED,
+    SPLIT,
+    STRATUM,
+    OnFailure,
+    default_by,
+    scored_splits,
+)
+from nscore.validate import check_finite, layout_of, whole_records
+
+__all__ = ["pool", "score", "score_sequences"]
+
+MEANS = ["activation_mean", "predicted_mean"]
+POLICY = pl.Enum(["drop", "zero"])
+
+
+def score_sequences(
+    frame: Frame,
+    *,
+    by: Sequence[str] | None = None,
+    metrics: Sequence[MetricLike] | str | None = None,
+    splits: Sequence[str] | None = None,
+    on_failure: OnFailure = "drop",
+    keep: Sequence[str] = (),
+    explanations: Frame | None = None,
+    leaks: Literal["refuse", "allow"] = "refuse",
+) -> pl.DataFrame:
+    """Scores each record: one row a record, with the moments from which `pool` makes the pooled scores.
+
+    The table is read once, in batches, and validated on the way; it may be larger than memory.
+
+    Args:
+        frame: a `simulated` table: the keys, `sequence`, `activation`, `predicted`, and what else there is. Polars
+            (eager or lazy), Arrow, pandas, or a path, folder or glob of Parquet.
+        by: the keys of an explanation; `layer`, `neuron` and, where the columns exist, `simulator` and
+            `explanation_id` if left out.
+        metrics: names from the catalogue, or aggregating expressions of your own over the columns of `frame`; the
+            original's three scores if left out, every one for `"all"`.
+        splits: the splits whose records are scored, where the table has a `split`; `valid` and `test` if left out.
+        on_failure: what a token without a prediction does: `"drop"` takes it out, `"zero"` scores it as 0, as
+            the original does.
+        keep: further columns that are constant over a record and travel along, such as a weight.
+        explanations: an `explanations` table whose `shown_sequences` say what its author saw.
+        leaks: whether records that the author of an explanation was shown may be scored.
+
+    Returns:
+        Keys, `sequence`, what was kept, `n_tokens`, `n_predicted`, `coverage`, the scores, the moments and
+        `on_failure`; sorted by the keys and `sequence`. A record without a token to score has null scores.
+
+    Raises:
+        TableError: if the table is not valid.
+        LeakError: if a record that an author was shown would be scored.
+        UnknownNameError: if there is no such metric.
+
+    Examples:
+        >>> df = pl.DataFrame({"layer": 0, "neuron": 7, "sequence": [1, 1, 1, 2, 2], "activation": [0, 1, 2, 0, 3],
+        ...                    "predicted": [0, 2, 4, 1, None]})
+        >>> score_sequences(df).select("sequence", "n_tokens", "n_predicted", "ev_correlation_score").rows()
+        [(1, 3, 3, 1.0), (2, 2, 1, 0.0)]
+    """
+    given = source(frame)
+    chosen = resolve(metrics)
+    schema = given.schema()
+    keys = list(by) if by is not None else default_by(schema)
+    SIMULATED.check(schema, given.name, [*keys, *keep])
+    wanted = scored_splits(schema, splits)
+    layout = layout_of(schema, keys, (ACTIVATION, PREDICTED), [*keep, *([SHOWN] if SHOWN in schema else [])])
+
+    table = _record_moments(given, layout, on_failure)
+    if wanted is not None:
+        table = table.filter(pl.col(SPLIT).cast(pl.String).is_in(wanted))
+    check_leaks(table, keys, explanations, leaks)
+    return _with_scores(table, layout, chosen, given, wanted, on_failure, keep)
+
+
+def score(
+    frame: Frame,
+    *,
+    by: Sequence[str] | None = None,
+    metrics: Sequence[MetricLike] | str | None = None,
+    splits: Sequence[str] | None = None,
+    on_failure: OnFailure = "drop",
+    strata: bool = False,
+    weights: str | None = None,
+    explanations: Frame | None = None,
+    leaks: Literal["refuse", "allow"] = "refuse",
+) -> pl.DataFrame:
+    """Scores each explanation over all tokens of all its records: one row an explanation.
+
+    The pooled score is the formula over the concatenated tokens, never the mean of the sequences' scores.
+
+    Args:
+        frame: a `simulated` table, as `score_sequences` takes it.
+        by: the keys of an explanation; see `score_sequences`.
+        metrics: see `score_sequences`.
+        splits: see `score_sequences`.
+        on_failure: see `score_sequences`.
+        strata: whether to add the scores of each stratum alone, as `{stratum}_only_{score}`.
+        weights: a column, constant over a record, that says how much each of its tokens counts.
+        explanations: see `score_sequences`.
+        leaks: see `score_sequences`.
+
+    Returns:
+        Keys, `n_sequences`, `n_tokens`, `n_predicted`, `coverage`, the scores; sorted by the keys. An explanation
+        without a token to score keeps its row, with null scores.
+
+    Raises:
+        TableError: if the table is not valid.
+        LeakError: if a record that an author was shown would be scored.
+        UnknownNameError: if there is no such metric.
+
+    Examples:
+        >>> df = pl.DataFrame({"layer": 0, "neuron": 7, "sequence": [1, 1, 2, 2], "activation": [0.0, 1.0, 0.0, 4.0],
+        ...                    "predicted": [0.0, 1.0, 0.0, 1.0]})
+        >>> score(df, metrics=["mean_squared_error", "spearman"]).row(0, named=True)
+        {'layer': 0, 'neuron': 7, 'n_sequences': 2, 'n_tokens': 4, 'n_predicted': 4, 'coverage': 1.0,
+         'mean_squared_error': 2.25, 'spearman': 0.942809041582063...}
+    """
+    given = source(frame)
+    chosen = resolve(metrics)
+    merging = [m for m in chosen if m.decomposes]
+    keep = [c for c in (weights, STRATUM if strata else None) if c is not None]
+    sequences = score_sequences(
+        given.frame if not given.files else list(given.files),
+        by=by,
+        metrics=merging or ["coverage"],
+        splits=splits,
+        on_failure=on_failure,
+        keep=keep,
+        explanations=explanations,
+        leaks=leaks,
+    )
+    keys = list(by) if by is not None else default_by(given.schema())
+    pooled = pool(sequences, by=keys, metrics=merging, strata=strata, weights=weights)
+    from_tokens = [m for m in chosen if not m.decomposes]
+    if not from_tokens:
+        return pooled
+    tokens = _tokens(given, scored_splits(given.schema(), splits), on_failure)
+    strata_there = _strata(sequences) if strata else []
+    for stratum in [None, *strata_there]:
+        rows = tokens if stratum is None else tokens.filter(pl.col(STRATUM).cast(pl.String) == stratum)
+        part = _from_tokens(rows, keys, from_tokens, weights)
+        if stratum is not None:
+            part = part.rename({m.name: _only(stratum, m.name) for m in from_tokens})
+        pooled = pooled.join(part, on=keys, how="left", nulls_equal=True, maintain_order="left")
+    names = [m.name for m in chosen]
+    counts = [c for c in pooled.columns if c in {*keys, N_SEQUENCES, N_TOKENS, N_PREDICTED, COVERAGE}]
+    scores = [*names, *(_only(s, n) for s in strata_there for n in names)]
+    return pooled.select(list(dict.fromkeys([*counts, *scores])))
+
+
+def pool(
+    sequence_scores: Frame,
+    *,
+    by: Sequence[str] | None = None,
+    metrics: Sequence[MetricLike] | str | None = None,
+    strata: bool = False,
+    weights: str | None = None,
+) -> pl.DataFrame:
+    """Pooled scores from the table of sequence scores alone, by merging centred moments.
+
+    Tables of several shards, strata or splits are merged by concatenating them first. The result equals `score` on
+    the tokens.
+
+    Args:
+        sequence_scores: what `score_sequences` gives, or a path to it.
+        by: the keys to pool by; the keys of the table (its columns before `sequence`) if left out.
+        metrics: as in `score_sequences`, those that decompose.
+        strata: whether to add the scores of each stratum alone, as `{stratum}_only_{score}`.
+        weights: a column that says how much each token of the record counts.
+
+    Returns:
+        As `score` does.
+
+    Raises:
+        TableError: if moments are missing, or a record stands in two rows.
+        PoolError: if a metric does not decompose, or the rows were made under different `on_failure`.
+
+    Examples:
+        >>> df = pl.DataFrame({"layer": 0, "neuron": 7, "sequence": [1, 1, 2, 2], "activation": [0, 1, 0, 4],
+        ...                    "predicted": [0, 1, 0, 1]})
+        >>> pool(score_sequences(df), metrics=["mean_squared_error"])["mean_squared_error"].item()
+        2.25
+    """
+    chosen = resolve(metrics)
+    for m in chosen:
+        if not m.decomposes:
+            known = ", ".join(m.name for m in CATALOGUE.values() if m.decomposes)
+            raise PoolError(
+                f"{m.name} does not decompose into moments: compute it from the tokens with nscore.score(..., "
+                f"metrics=[{m.name!r}]). From sequence scores alone there are: {known}."
+            )
+    given = source(sequence_scores)
+    schema = given.schema()
+    SEQUENCE_SCORES.check(schema, given.name, [*(by or ()), *MOMENTS, *([weights] if weights else [])])
+    record = schema.names()[: schema.names().index(SEQUENCE) + 1]
+    keys = list(by) if by is not None else record[:-1]
+    extra = [c for c in (weights, STRATUM if strata else None) if c is not None]
+    if strata:
+        SEQUENCE_SCORES.check(schema, given.name, [STRATUM])
+    columns = list(dict.fromkeys([*keys, *record, *extra, *MOMENTS, ON_FAILURE]))
+    table = given.frame.select(columns).collect(engine="streaming")
+
+    policies = table[ON_FAILURE].unique().cast(pl.String).sort().to_list()
+    if len(policies) > 1:
+        raise PoolError(
+            f"{given.name}: the rows were made under on_failure={' and '.join(map(repr, policies))}: "
+            "score the tokens again under one of them."
+        )
+    if not strictly_sorted(table, record):
+        table = table.sort(record)
+        _check_unique(table, record, given)
+    if keys != record[: len(keys)]:
+        table = table.sort(keys, maintain_order=True)
+
+    pooled = _pooled(table, keys, chosen, weights)
+    for stratum in _strata(table) if strata else []:
+        part = _pooled(table.filter(pl.col(STRATUM).cast(pl.String) == stratum), keys, chosen, weights)
+        part = part.select(*keys, *(pl.col(m.name).alias(_only(stratum, m.name)) for m in chosen))
+        pooled = pooled.join(part, on=keys, how="left", nulls_equal=True, maintain_order="left")
+    return pooled
+
+
+def explanation_moments(frame: pl.LazyFrame, by: Sequence[str]) -> pl.DataFrame:
+    """The moments of each explanation over all rows of a table of tokens: what a linear fit is made of."""
+    given = Source(frame, (), eager=False)
+    table = _record_moments(given, layout_of(given.schema(), by, (ACTIVATION, PREDICTED)), "drop")
+    return _merged(table, list(by), None)
+
+
+def _record_moments(given: Source, layout: Layout, on_failure: OnFailure) -> pl.DataFrame:
+    def measure(rows: pl.DataFrame, starts: Indices) -> Columns:
+        return _run_moments(rows[ACTIVATION], rows[PREDICTED], starts, on_failure)
+
+    table = runs(given.frame, layout, measure, given.name)
+    sums = table.select((pl.col("activation_abs_sum") + pl.col("squared_error_sum")).is_finite().all()).item()
+    if not sums:
+        for column in (ACTIVATION, PREDICTED):
+            check_finite(given, column, nulls=True)
+    table, starts = whole_records(table, layout, given)
+    columns = [*dict.fromkeys([*layout.record, *layout.carried]), *MOMENTS]
+    # a mean of nothing is not known; in numpy it was NaN
+    table = table.with_columns(pl.col(MEANS).fill_nan(None))
+    if len(starts) == table.height:
+        return table.select(columns)
+    pieces = table.select(columns)
+    carried = [c for c in layout.carried if c not in layout.record]
+    return _merged(pieces, layout.record, None).with_columns(pieces.select(carried)[starts]).select(columns)
+
+
+def _run_moments(
+    activation: pl.Series, predicted: pl.Series, starts: Indices, on_failure: OnFailure
+) -> Columns:
+    n_tokens = np.diff(starts, append=len(activation))
+    if not activation.null_count() and not predicted.null_count():
+        values = moments_of_runs(activation.to_numpy(), predicted.to_numpy(), starts)
+        return _named(n_tokens, n_tokens, n_tokens, values)
+    has_prediction = predicted.is_not_null().to_numpy()
+    if on_failure == "zero":
+        predicted = predicted.cast(pl.Float64).fill_null(0.0)
+    both = (activation.is_not_null() & predicted.is_not_null()).to_numpy()
+    t, p = (x.cast(pl.Float64).fill_null(0.0).to_numpy() for x in (activation, predicted))
+    n_predicted, n_scored = (np.add.reduceat(x, starts, dtype=np.int64) for x in (has_prediction, both))
+    values = np.zeros((len(MOMENTS) - 3, len(starts)))
+    values[:2] = np.nan  # a mean of nothing
+    some = n_scored > 0
+    inner = np.cumsum(n_scored[some]) - n_scored[some]
+    values[:, some] = moments_of_runs(t[both], p[both], inner)
+    # what is left out of the scores must be finite all the same
+    values[-1] += np.add.reduceat(np.where(both, 0.0, t + p) * 0.0, starts)
+    return _named(n_tokens, n_predicted, n_scored, values)
+
+
+def _merged(table: pl.DataFrame, keys: list[str], weights: str | None) -> pl.DataFrame:
+    """One row for each stretch of rows with the same keys, with the moments of its union."""
+    starts = np.flatnonzero(boundaries(table, keys))
+    n_tokens, n_predicted = (
+        np.add.reduceat(table[c].to_numpy(), starts, dtype=np.int64) if len(starts) else np.empty(0, np.int64)
+        for c in (N_TOKENS, N_PREDICTED)
+    )
+    w = None if weights is None else table[weights].cast(pl.Float64).to_numpy()
+    mass = table[N_SCORED].cast(pl.Float64).to_numpy()
+    if w is not None:
+        mass = mass * w
+    group = np.repeat(np.arange(len(starts)), np.diff(starts, append=table.height))
+    kept = mass > 0
+    columns = [table[c].to_numpy() for c in MOMENTS[3:]]
+    if not kept.all():
+        columns, mass, group = [c[kept] for c in columns], mass[kept], group[kept]
+        w = None if w is None else w[kept]
+    inner = np.flatnonzero(np.diff(group, prepend=-1))
+    n_scored, values = np.zeros(len(starts)), np.zeros((len(columns), len(starts)))
+    values[:2] = np.nan
+    if len(inner):
+        n_scored[group[inner]] = np.add.reduceat(mass, inner)
+        values[:, group[inner]] = moments_of_merged_runs(columns, mass, w, inner)
+    if w is None:
+        n_scored = n_scored.astype(np.int64)
+    n_rows = pl.Series(N_SEQUENCES, np.diff(starts, append=table.height))
+    merged = [pl.Series(n, column) for n, column in _named(n_tokens, n_predicted, n_scored, values).items()]
+    return table.select(keys)[starts].with_columns(n_rows, *merged).with_columns(pl.col(MEANS).fill_nan(None))
+
+
+def _pooled(table: pl.DataFrame, keys: list[str], chosen: list[Metric], weights: str | None) -> pl.DataFrame:
+    counts = [N_TOKENS, N_PREDICTED]
+    scores = {m.name: m.from_moments() for m in [CATALOGUE[COVERAGE], *chosen]}
+    return _merged(table, keys, weights).select(*keys, N_SEQUENCES, *counts, *scores.values())
+
+
+def _named(n_tokens: Indices, n_predicted: Indices, n_scored: Numbers, values: Floats) -> Columns:
+    return dict(zip(MOMENTS, [n_tokens, n_predicted, n_scored, *values], strict=True))
+
+
+def _with_scores(
+    table: pl.DataFrame,
+    layout: Layout,
+    chosen: list[Metric],
+    given: Source,
+    wanted: Sequence[str] | None,
+    on_failure: OnFailure,
+    keep: Sequence[str],
+) -> pl.DataFrame:
+    merging = {m.name: m.from_moments() for m in [CATALOGUE[COVERAGE], *chosen] if m.decomposes}
+    table = table.with_columns(*merging.values())
+    from_tokens = [m for m in chosen if not m.decomposes]
+    if from_tokens:
+        part = _from_tokens(_tokens(given, wanted, on_failure), layout.record, from_tokens, None)
+        table = table.join(part, on=layout.record, how="left", nulls_equal=True, maintain_order="left")
+    kept = [c for c in (SPLIT, STRATUM, *keep) if c in layout.carried]
+    scores = [COVERAGE, *(m.name for m in chosen)]
+    columns = [*layout.record, *kept, N_TOKENS, N_PREDICTED, *scores, *MOMENTS[2:]]
+    table = table.select(list(dict.fromkeys(columns)))
+    return table.with_columns(pl.lit(on_failure, POLICY).alias(ON_FAILURE))
+
+
+def _tokens(given: Source, wanted: Sequence[str] | None, on_failure: OnFailure) -> pl.LazyFrame:
+    frame = given.frame
+    if wanted is not None:
+        frame = frame.filter(pl.col(SPLIT).cast(pl.String).is_in(wanted))
+    return frame if on_failure == "drop" else frame.with_columns(pl.col(PREDICTED).fill_null(0))
+
+
+def _from_tokens(
+    tokens: pl.LazyFrame, keys: Sequence[str], metrics: Sequence[Metric], weights: str | None
+) -> pl.DataFrame:
+    return (
+        tokens.group_by(keys)
+        .agg(m.from_tokens(weights) for m in metrics)
+        .collect(engine="streaming")
+    )
+
+
+def _strata(table: pl.DataFrame) -> list[str]:
+    return table[STRATUM].cast(pl.String).unique().drop_nulls().sort(descending=True).to_list()
+
+
+def _only(stratum: str, name: str) -> str:
+    return f"{stratum}_only_{name}"
+
+
+def _check_unique(table: pl.DataFrame, record: list[str], given: Source) -> None:
+    again = ~boundaries(table, record)
+    if again.any():
+        row = table.row(int(np.argmax(again)), named=True)
+        name = ", ".join(f"{c}={row[c]!r}" for c in record)
+        raise TableError(
+            "repeated row",
+            given.name,
+            found=f"the record {name} stands in two rows",
+            mend="Expected each record once; drop the repeated shard.",
+        )

@@ -1,0 +1,274 @@
+"""Whether a table is what its stage needs; if not, an error that names the file, the row, the column and the mend."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, get_args
+
+import numpy as np
+import polars as pl
+
+from nscore._runs import FIRST, LENGTH, Indices, Layout, boundaries, runs, strictly_sorted
+from nscore.errors import TableError, UnknownNameError
+from nscore.frames import Frame, Source, source
+from nscore.records import (
+    ACTIVATION,
+    COVERAGE,
+    EXPLANATION,
+    EXPLANATION_ID,
+    POSITION,
+    PREDICTED,
+    SEQUENCE,
+    SIMULATOR,
+    SPLIT,
+    STRATUM,
+    TABLES,
+    TOKEN,
+    Split,
+    Table,
+    default_by,
+)
+
+__all__ = ["validate"]
+
+
+def validate(frame: Frame, table: str, *, by: Sequence[str] | None = None) -> None:
+    """Raises if a frame is not a valid table of its kind; says nothing if it is.
+
+    The rows are read once, in batches: of 10^8 of them only the records are held.
+
+    Args:
+        frame: Polars (eager or lazy), Arrow, pandas, or a path, folder or glob of Parquet.
+        table: `"records"`, `"explanations"`, `"simulated"`, `"sequence_scores"` or `"scores"`.
+        by: the keys; `layer`, `neuron` and, where the columns exist, `simulator` and `explanation_id` if left out.
+
+    Raises:
+        TableError: for a missing column, a wrong dtype, a null or non-finite activation, a repeated or missing
+            position, an empty record, an unknown split, mixed lengths, a repeated row of keys.
+        UnknownNameError: if there is no such kind of table.
+
+    Examples:
+        >>> import polars as pl
+        >>> records = pl.DataFrame(
+        ...     {"layer": 0, "neuron": 7, "sequence": 3, "position": [0, 1, 3], "token": ["a", "b", "c"],
+        ...      "activation": [0.0, 0.5, 0.1]}
+        ... )
+        >>> validate(records, "records")
+        Traceback (most recent call last):
+        nscore.errors.TableError: the frame, row 2, column 'position': gap in positions: found 3 after 1 in layer=0,
+        neuron=7, sequence=3. ...
+    """
+    if table not in TABLES:
+        raise UnknownNameError("table", table, TABLES)
+    given = source(frame)
+    schema = given.schema()
+    keys = list(by) if by is not None else default_by(schema)
+    TABLES[table].check(schema, given.name, keys)
+    if table in {"records", "simulated"}:
+        _validate_tokens(given, schema, keys, TABLES[table])
+    else:
+        extra = {"explanations": EXPLANATION_ID, "sequence_scores": SEQUENCE}.get(table)
+        _validate_rows(given, schema, list(dict.fromkeys([*keys, *([extra] if extra else [])])))
+
+
+def layout_of(schema: pl.Schema, by: Sequence[str], values: Sequence[str], keep: Sequence[str] = ()) -> Layout:
+    """How a table of tokens is read: what is constant over a record is carried, an unnamed key among it."""
+    constant = [c for c in (SPLIT, STRATUM, SIMULATOR, EXPLANATION_ID, *keep) if c in schema and c not in by]
+    return Layout(tuple(by), tuple(dict.fromkeys(constant)), tuple(values), positions=POSITION in schema)
+
+
+def whole_records(table: pl.DataFrame, layout: Layout, given: Source) -> tuple[pl.DataFrame, Indices]:
+    """The runs sorted by record, and where each record starts among them; raises if they do not make up records."""
+    if not strictly_sorted(table, layout.record):
+        table = table.sort([*layout.record, FIRST], maintain_order=True)
+    new = boundaries(table, layout.record)
+    if layout.positions:
+        _check_positions(table, new, layout, given)
+    for column in layout.carried:
+        changed = boundaries(table, [*layout.record, column]) & ~new
+        if changed.any():
+            _raise_two_values(table, int(np.argmax(changed)), column, layout, given)
+    starts = np.flatnonzero(new)
+    _check_splits(table, layout, given)
+    _check_lengths(table, starts, layout, given)
+    return table, starts
+
+
+def check_finite(given: Source, column: str, *, nulls: bool) -> None:
+    """Raises for the first value of a column that is not finite (or null, where nulls are not allowed)."""
+    value = pl.col(column)
+    bad = ~value.cast(pl.Float64).is_finite()
+    where = given.row_of(bad.fill_null(value=False) if nulls else bad.fill_null(value=True))
+    if where is None:
+        return
+    known = "a finite number or null" if nulls else "a finite number"
+    raise TableError(
+        "non-finite value" if nulls else "null or non-finite value",
+        where,
+        column=column,
+        found=f"expected {known}",
+        mend=f"Drop the record, or see where its {column} was lost"
+        + (f"; what is not known is null: pl.col({column!r}).fill_nan(None)." if nulls else "."),
+    )
+
+
+def _validate_tokens(given: Source, schema: pl.Schema, keys: list[str], table: Table) -> None:
+    values = [c for c in (ACTIVATION, PREDICTED, TOKEN) if c in table.required or c in schema]
+    layout = layout_of(schema, keys, values)
+    suspects: set[str] = set()
+
+    def look(rows: pl.DataFrame, _starts: Indices) -> dict[str, pl.Series]:
+        for column in rows.select(values).iter_columns():
+            finite = not column.dtype.is_float() or column.is_finite().all()
+            if not finite or column.null_count():
+                suspects.add(column.name)
+        return {}
+
+    for column in [*keys, SEQUENCE, *([POSITION] if layout.positions else [])]:
+        _check_known(given, column)
+    found = runs(given.frame, layout, look, given.name)
+    if TOKEN in suspects:
+        _check_known(given, TOKEN)
+    for column in sorted(suspects - {TOKEN}):
+        check_finite(given, column, nulls=table.name == "simulated")
+    if table.name == "records" and not found.height:
+        raise TableError("empty table", given.name, found="no rows", mend="Expected one row a token.")
+    whole_records(found, layout, given)
+
+
+def _validate_rows(given: Source, schema: pl.Schema, keys: list[str]) -> None:
+    rows = given.frame.with_row_index("__row").filter(pl.struct(keys).is_duplicated()).sort(*keys, "__row")
+    repeated = rows.head(2).collect()
+    if repeated.height:
+        raise TableError(
+            "repeated row",
+            given.where(repeated["__row"][1]),
+            found=f"{_named(repeated.row(1, named=True), keys)} stands in an earlier row too",
+            mend="Expected one row for each; drop one, or name every key in by=[...].",
+        )
+    if EXPLANATION in schema:
+        blank = given.row_of(pl.col(EXPLANATION).cast(pl.String).str.strip_chars().fill_null("") == "")
+        if blank:
+            raise TableError(
+                "empty explanation", blank, column=EXPLANATION, found="found no text", mend="Drop the row."
+            )
+    if COVERAGE in schema:
+        beyond = given.row_of(~pl.col(COVERAGE).is_between(0, 1).fill_null(value=True))
+        if beyond:
+            raise TableError(
+                "value out of range", beyond, column=COVERAGE, found="expected 0 to 1", mend="Score again."
+            )
+
+
+def _check_known(given: Source, column: str) -> None:
+    where = given.row_of(pl.col(column).is_null())
+    if where is None:
+        return
+    if column in {TOKEN, POSITION}:
+        raise TableError(
+            "empty record",
+            where,
+            column=column,
+            found=f"the {column} is null, as it is after exploding a record without tokens",
+            mend=f"Drop records without tokens: frame.filter(pl.col({column!r}).is_not_null()).",
+        )
+    raise TableError(
+        "null key", where, column=column, found="the key is null", mend="Fill it in, or drop the row."
+    )
+
+
+def _check_positions(table: pl.DataFrame, new: np.ndarray[Any, np.dtype[np.bool_]], layout: Layout, given: Source) -> None:
+    first = table[FIRST].to_numpy()
+    after = np.zeros_like(first)
+    after[1:] = (first + table[LENGTH].to_numpy())[:-1]
+    expected = np.where(new, 0, after)
+    wrong = first != expected
+    if not wrong.any():
+        return
+    at = int(np.argmax(wrong))
+    found, wanted = int(first[at]), int(expected[at])
+    row = table.row(at, named=True)
+    this = _same(row, layout.record) & (pl.col(POSITION) == found)
+    name = _named(row, layout.record)
+    if found < wanted:
+        rows = given.frame.with_row_index("__row").filter(this).select("__row").head(2)
+        twice = rows.collect(engine="streaming")["__row"][-1]
+        keys = [c for c in (SIMULATOR, EXPLANATION_ID) if c in layout.carried]
+        raise TableError(
+            "duplicate position",
+            given.where(twice),
+            column=POSITION,
+            found=f"found {found} a second time in {name}",
+            mend=f"Name every key in by=[...] (now {', '.join(layout.by)}"
+            + (f"; the table has {' and '.join(keys)} too" if keys else "")
+            + "), or drop the repeated rows.",
+        )
+    since = f"after {wanted - 1}" if wanted else "as the first"
+    raise TableError(
+        "gap in positions",
+        given.row_of(this) or given.name,
+        column=POSITION,
+        found=f"found {found} {since} in {name}",
+        mend="Expected 0, 1, 2, ... in each record; a token whose prediction is not known keeps its row, with null.",
+    )
+
+
+def _raise_two_values(table: pl.DataFrame, at: int, column: str, layout: Layout, given: Source) -> None:
+    here, before = table.row(at, named=True), table.row(at - 1, named=True)
+    key = column in {SIMULATOR, EXPLANATION_ID}
+    raise TableError(
+        f"two {column}s in one record",
+        given.row_of(_same(here, [*layout.record, column])) or given.name,
+        column=column,
+        found=f"found {before[column]!r} and {here[column]!r} in {_named(here, layout.record)}",
+        mend=f"Name {column!r} in by=[...]: two are never pooled by silence."
+        if key
+        else f"Expected one {column} for all tokens of a record.",
+    )
+
+
+def _check_splits(table: pl.DataFrame, layout: Layout, given: Source) -> None:
+    if SPLIT not in layout.carried or SPLIT not in table.columns:
+        return
+    known = get_args(Split)
+    values = table[SPLIT].unique().cast(pl.String).to_list()
+    for value in values:
+        if value not in known:
+            raise TableError(
+                "unknown split",
+                given.row_of(pl.col(SPLIT).cast(pl.String).eq_missing(pl.lit(value, pl.String))) or given.name,
+                column=SPLIT,
+                found=f"found {value!r}, expected one of {', '.join(known)}",
+                mend="Rename it, or drop the rows that belong to no split.",
+            )
+
+
+def _check_lengths(table: pl.DataFrame, starts: Indices, layout: Layout, given: Source) -> None:
+    """The same record is as long under one explanation or simulator as under another."""
+    variants = [c for c in (SIMULATOR, EXPLANATION_ID) if c in layout.by]
+    same = [c for c in layout.record if c not in variants]
+    if not variants or not table.height:
+        return
+    lengths = np.add.reduceat(table[LENGTH].to_numpy(), starts)
+    records = table.select(layout.record)[starts].with_columns(pl.Series(LENGTH, lengths))
+    ends = records.group_by(same).agg(pl.col(LENGTH).min().alias("shortest"), pl.col(LENGTH).max().alias("longest"))
+    mixed = ends.filter(pl.col("shortest") < pl.col("longest")).sort(same)
+    if mixed.height:
+        row = mixed.row(0, named=True)
+        short = records.filter(_same(row, same) & (pl.col(LENGTH) == row["shortest"])).row(0, named=True)
+        raise TableError(
+            "mixed lengths",
+            given.row_of(_same(short, layout.record)) or given.name,
+            column=POSITION if layout.positions else SEQUENCE,
+            found=f"the record {_named(row, same)} has {row['shortest']} tokens under {_named(short, variants)} "
+            f"and {row['longest']} elsewhere",
+            mend="Expected every token of a record under each; what was not predicted keeps its row, with null.",
+        )
+
+
+def _same(row: dict[str, Any], columns: Sequence[str]) -> pl.Expr:
+    return pl.all_horizontal(pl.col(c).eq_missing(pl.lit(row[c])) for c in columns)
+
+
+def _named(row: dict[str, Any], columns: Sequence[str]) -> str:
+    return ", ".join(f"{c}={row[c]!r}" for c in columns)
