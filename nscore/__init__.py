@@ -1,0 +1,117 @@
+"""nscore tells how well an explanation of a neuron predicts when it fires, for thousands of neurons at once."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nscore import errors as errors
+    from nscore import metrics as metrics
+    from nscore import sample as sample
+    from nscore import simulators as simulators
+    from nscore.calibrate import calibrate as calibrate
+    from nscore.calibrate import fit_calibration as fit_calibration
+    from nscore.errors import CalibrationError as CalibrationError
+    from nscore.errors import LeakError as LeakError
+    from nscore.errors import MissingExtraError as MissingExtraError
+    from nscore.errors import NscoreError as NscoreError
+    from nscore.errors import PoolError as PoolError
+    from nscore.errors import TableError as TableError
+    from nscore.errors import UnknownNameError as UnknownNameError
+    from nscore.metrics import Moments as Moments
+    from nscore.metrics import absolute_dev_explained_score as absolute_dev_explained_score
+    from nscore.metrics import auroc as auroc
+    from nscore.metrics import average_precision as average_precision
+    from nscore.metrics import cosine as cosine
+    from nscore.metrics import coverage as coverage
+    from nscore.metrics import d2_absolute_error as d2_absolute_error
+    from nscore.metrics import ev_correlation_score as ev_correlation_score
+    from nscore.metrics import mean_absolute_error as mean_absolute_error
+    from nscore.metrics import mean_squared_error as mean_squared_error
+    from nscore.metrics import metric as metric
+    from nscore.metrics import pearson as pearson
+    from nscore.metrics import r2_about_mean as r2_about_mean
+    from nscore.metrics import rsquared_score as rsquared_score
+    from nscore.metrics import spearman as spearman
+    from nscore.score import pool as pool
+    from nscore.score import score as score
+    from nscore.score import score_sequences as score_sequences
+    from nscore.simulate import simulate as simulate
+    from nscore.simulators import Constant as Constant
+    from nscore.simulators import Lexical as Lexical
+    from nscore.simulators import Shuffled as Shuffled
+    from nscore.simulators import Simulator as Simulator
+    from nscore.simulators import TokenLookup as TokenLookup
+    from nscore.splits import assign_splits as assign_splits
+    from nscore.validate import validate as validate
+
+__version__ = "0.1.0"
+
+# Where each public name lives. Polars and pyarrow are loaded with the first of them, not with the package; a test
+# compares this with the imports above, which are what type checkers read.
+_HOMES = {
+    "nscore": ("errors", "metrics", "sample", "simulators"),
+    "nscore.calibrate": ("calibrate", "fit_calibration"),
+    "nscore.errors": (
+        "CalibrationError",
+        "LeakError",
+        "MissingExtraError",
+        "NscoreError",
+        "PoolError",
+        "TableError",
+        "UnknownNameError",
+    ),
+    "nscore.metrics": (
+        "Moments",
+        "absolute_dev_explained_score",
+        "auroc",
+        "average_precision",
+        "cosine",
+        "coverage",
+        "d2_absolute_error",
+        "ev_correlation_score",
+        "mean_absolute_error",
+        "mean_squared_error",
+        "metric",
+        "pearson",
+        "r2_about_mean",
+        "rsquared_score",
+        "spearman",
+    ),
+    "nscore.score": ("pool", "score", "score_sequences"),
+    "nscore.simulate": ("simulate",),
+    "nscore.simulators": ("Constant", "Lexical", "Shuffled", "Simulator", "TokenLookup"),
+    "nscore.splits": ("assign_splits",),
+    "nscore.validate": ("validate",),
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = sorted(_HOME)  # noqa: PLE0605  (a list of strings all the same)
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module 'nscore' has no attribute {name!r}")
+    home = _HOME[name]
+    value = import_module(f"nscore.{name}") if home == "nscore" else getattr(import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+class _Package(ModuleType):
+    """Python binds a submodule to its package once it is loaded; the verb `score` must not become its module."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if isinstance(value, ModuleType) and _HOME.get(name, "nscore") != "nscore":
+            return
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

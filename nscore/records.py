@@ -41,7 +41,7 @@ COVERAGE, ON_FAILURE = "coverage", "on_failure"
 Split = Literal["train", "calibration", "valid", "test"]
 SCORED_SPLITS: tuple[Split, ...] = ("valid", "test")
 
-Status = Literal["ok", "length_mismatch", "parse_error", "truncated", "refused", "http_error", "not_run"]
+Status = Literal["ok", "length_mismatch", "parse_error", "truncated", "refused", "http_error", "not_run", "not_calibrated"]
 OK: Status = "ok"
 NOT_RUN: Status = "not_run"
 

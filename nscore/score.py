@@ -248,13 +248,6 @@ def pool(
     return pooled
 
 
-def explanation_moments(frame: pl.LazyFrame, by: Sequence[str]) -> pl.DataFrame:
-    """The moments of each explanation over all rows of a table of tokens: what a linear fit is made of."""
-    given = Source(frame, (), eager=False)
-    table = _record_moments(given, layout_of(given.schema(), by, (ACTIVATION, PREDICTED)), "drop")
-    return _merged(table, list(by), None)
-
-
 def _record_moments(given: Source, layout: Layout, on_failure: OnFailure) -> pl.DataFrame:
     def measure(rows: pl.DataFrame, starts: Indices) -> Columns:
         return _run_moments(rows[ACTIVATION], rows[PREDICTED], starts, on_failure)

@@ -94,8 +94,28 @@ def main() -> None:
                         pl.all(),
                     )
                 )
-    records = ns.assign_splits(pl.concat(frames)).drop("rank").sort("layer", "neuron", "sequence", "position")
+    records = (
+        ns.assign_splits(pl.concat(frames))
+        .select("layer", "neuron", "sequence", "position", "token", "activation", "split", "stratum")
+        .sort("layer", "neuron", "sequence", "position")
+    )
     records.write_parquet(HERE / "records.parquet", compression="zstd", compression_level=22)
+    explain(records).write_parquet(HERE / "explanations.parquet", compression="zstd")
+
+
+def explain(records: pl.DataFrame) -> pl.DataFrame:
+    """The explanations written by hand, with the records that their author read."""
+    seen = (
+        records.filter(pl.col("split") == "train")
+        .group_by("layer", "neuron")
+        .agg(pl.col("sequence").unique().sort().alias("shown_sequences"))
+    )
+    written = pl.read_csv(HERE / "explanations.csv", schema_overrides=dict(records.select("layer", "neuron").schema))
+    return (
+        written.join(seen, on=["layer", "neuron"], how="left", validate="1:1")
+        .select("layer", "neuron", pl.lit("by_hand").alias("explanation_id"), "explanation", "shown_sequences")
+        .sort("layer", "neuron")
+    )
 
 
 if __name__ == "__main__":

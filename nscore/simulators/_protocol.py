@@ -1,0 +1,71 @@
+"""What a simulator is, and the shelf they stand on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar, runtime_checkable
+
+import polars as pl
+
+from nscore._shelf import Shelf
+
+__all__ = ["SIMULATORS", "Simulator", "resolve_simulator", "simulator"]
+
+
+@runtime_checkable
+class Simulator(Protocol):
+    """Turns (explanation, tokens) into predicted activations. It does no I/O.
+
+    Attributes:
+        name: the value of the key column `simulator` in its results.
+    """
+
+    @property
+    def name(self) -> str:
+        """The value of the key column `simulator` in its results."""
+
+    def simulate(
+        self, pairs: pl.LazyFrame, *, keys: Sequence[str], train: pl.LazyFrame | None
+    ) -> pl.LazyFrame:
+        """Predicts each token of each pair of an explanation and a record.
+
+        Args:
+            pairs: one row a token of a record, beside an explanation: the neuron's keys, `explanation_id`,
+                `explanation`, `sequence`, `position`, `token` and whatever else travels along; in each record the
+                rows are in the order of their positions.
+            keys: the keys of a neuron.
+            train: the records of the train split, which a simulator may learn from; None where there is no split.
+
+        Returns:
+            The same rows and columns in the same order, with `predicted` (Float64, on the scale 0 to 10 or, where
+            the simulator says so, in the neuron's units; null when not known) and `status`.
+        """
+
+
+Factory = TypeVar("Factory", bound=Callable[[], Simulator])
+
+SIMULATORS: Shelf[Callable[[], Simulator]] = Shelf("simulator", "nscore.simulators")
+
+
+def simulator(name: str) -> Callable[[Factory], Factory]:
+    """Puts a class on the shelf under a name; called without arguments it makes the simulator's usual form."""
+
+    def register(factory: Factory) -> Factory:
+        SIMULATORS.add(name, factory)
+        return factory
+
+    return register
+
+
+def resolve_simulator(given: str | Simulator) -> Simulator:
+    """A simulator by name: one of the shelf's, or `shuffled_` and such a name for its control.
+
+    Raises:
+        UnknownNameError: if the shelf has no such simulator.
+    """
+    if not isinstance(given, str):
+        return given
+    from nscore.simulators.shuffled import Shuffled  # noqa: PLC0415  (the control stands on the protocol)
+
+    inner = given.removeprefix("shuffled_")
+    return Shuffled(SIMULATORS[inner]()) if inner != given else SIMULATORS[given]()
