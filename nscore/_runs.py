@@ -18,7 +18,8 @@ import numpy.typing as npt
 import polars as pl
 
 from nscore._fused import BLOCK_ROWS, Indices, Numbers
-from nscore.frames import reading
+from nscore._progress import bar
+from nscore.frames import Source, reading
 from nscore.records import POSITION, SEQUENCE
 
 __all__ = ["Layout", "boundaries", "runs", "strictly_sorted"]
@@ -27,7 +28,6 @@ Column: TypeAlias = "npt.NDArray[np.generic] | pl.Series"
 Columns: TypeAlias = dict[str, Column]
 Measure: TypeAlias = Callable[[pl.DataFrame, Indices], Columns]
 
-BATCH_ROWS = None
 FIRST, LENGTH = "__first_position", "__length"
 
 
@@ -52,14 +52,15 @@ class Layout:
         return list(dict.fromkeys([*self.record, *self.carried, *position, *self.values]))
 
 
-def runs(frame: pl.LazyFrame, layout: Layout, measure: Measure, name: str) -> pl.DataFrame:
+def runs(given: Source, layout: Layout, measure: Measure) -> pl.DataFrame:
     """One row a run, in the order of the rows: the record, what it carries, first position, length, measures."""
-    frame = frame.select(layout.columns)
-    try:
-        return _walk(frame, layout, measure, name, orderly=True)
-    except _Scattered:
-        order = [*layout.record, *([POSITION] if layout.positions else [])]
-        return _walk(frame.sort(order, maintain_order=True), layout, measure, name, orderly=False)
+    frame = given.frame.select(layout.columns)
+    with reading(given.name), bar("reading", "tokens", given.height) as step:
+        try:
+            return _walk(frame, layout, measure, step, orderly=True)
+        except _Scattered:
+            order = [*layout.record, *([POSITION] if layout.positions else [])]
+            return _walk(frame.sort(order, maintain_order=True), layout, measure, step, orderly=False)
 
 
 def boundaries(frame: pl.DataFrame, columns: list[str]) -> npt.NDArray[np.bool_]:
@@ -96,37 +97,50 @@ class _Scattered(Exception):  # noqa: N818
 class _Piece:
     """A batch: the rows of its first and last run, which the neighbours may continue, and the runs between."""
 
-    head: pl.DataFrame
+    height: int
+    head: Columns
     body: Columns
-    tail: pl.DataFrame
+    tail: Columns
 
 
-def _walk(frame: pl.LazyFrame, layout: Layout, measure: Measure, name: str, *, orderly: bool) -> pl.DataFrame:
-    empty = pl.DataFrame(schema=frame.collect_schema())
+def _walk(
+    frame: pl.LazyFrame, layout: Layout, measure: Measure, step: Callable[[int], object], *, orderly: bool
+) -> pl.DataFrame:
     pieces = []
-    with reading(name):
-        for piece in _in_threads(lambda batch: _piece(batch, layout, measure, orderly=orderly), _batches(frame)):
-            pieces.append(piece)
+    for piece in _in_threads(lambda batch: _piece(batch, layout, measure, orderly=orderly), _batches(frame)):
+        pieces.append(piece)
+        step(piece.height)
     # What lies at the seams of batches is joined and measured as one more batch, so that the result does not depend
     # on where the batches were cut. Its runs then go back between the bodies that they came from.
-    seams = [empty, *(rows for piece in pieces for rows in (piece.head, piece.tail))]
-    joined = pl.concat(seams).rechunk()
+    empty = pl.DataFrame(schema=frame.collect_schema())
+    seams = [part for piece in pieces for part in (piece.head, piece.tail)]
+    joined = pl.DataFrame([_joined(c, [part[c] for part in seams]) for c in empty.columns]) if seams else empty
     starts = _starts(joined, layout)
     seam_runs = _measured(joined, starts, layout, measure)
     result: list[Columns] = []
     done = rows = 0
     for piece in pieces:
-        rows += piece.head.height
+        rows += len(piece.head[SEQUENCE])
         upto = int(np.searchsorted(starts, rows))
         result += [_sliced(seam_runs, done, upto), piece.body]
         done = upto
-        rows += piece.tail.height
+        rows += len(piece.tail[SEQUENCE])
     result.append(_sliced(seam_runs, done, len(starts)))
     return pl.DataFrame([_joined(name, [part[name] for part in result]) for name in seam_runs])
 
 
 def _batches(frame: pl.LazyFrame) -> Iterator[pl.DataFrame]:
-    yield from frame.collect_batches(chunk_size=BATCH_ROWS, maintain_order=True, engine="streaming")
+    """The frame in batches of about `BLOCK_ROWS`: as the engine gives them, but for small ones, which are joined."""
+    waiting: list[pl.DataFrame] = []
+    height = 0
+    for batch in frame.collect_batches(maintain_order=True, engine="streaming"):
+        waiting.append(batch)
+        height += batch.height
+        if 2 * height >= BLOCK_ROWS:
+            yield waiting[0] if len(waiting)==1 else pl.concat(waiting)
+            waiting, height = [], 0
+    if waiting:
+        yield waiting[0] if len(waiting)==1 else pl.concat(waiting)
 
 
 def _in_threads(work: Callable[[pl.DataFrame], _Piece], batches: Iterator[pl.DataFrame]) -> Iterator[_Piece]:
@@ -148,14 +162,21 @@ def _piece(batch: pl.DataFrame, layout: Layout, measure: Measure, *, orderly: bo
     if orderly and batch.height > 1000 and 2 * len(starts) > batch.height:  # noqa: PLR2004
         raise _Scattered
     if len(starts) < 2:  # noqa: PLR2004
-        return _Piece(batch, _measured(batch.clear(), starts[:0], layout, measure), batch.clear())
+        nothing = _measured(batch.clear(), starts[:0], layout, measure)
+        return _Piece(batch.height, _copied(batch, 0, batch.height), nothing, _copied(batch, 0, 0))
     inner = slice(int(starts[1]), int(starts[-1]))
     body = batch[inner]
     return _Piece(
-        batch[: inner.start],
+        batch.height,
+        _copied(batch, 0, inner.start),
         _measured(body, starts[1:-1] - inner.start, layout, measure),
-        batch[inner.stop :],
+        _copied(batch, inner.stop, batch.height),
     )
+
+
+def _copied(rows: pl.DataFrame, start: int, stop: int) -> Columns:
+    """Rows without the batch they lie in, which a slice would keep in memory."""
+    return {c.name: _taken(c, np.arange(start, stop)) for c in rows.iter_columns()}
 
 
 def _starts(rows: pl.DataFrame, layout: Layout) -> Indices:
@@ -194,7 +215,7 @@ def _sliced(columns: Columns, start: int, stop: int) -> Columns:
 def _joined(name: str, parts: list[Column]) -> pl.Series:
     if all(isinstance(part, np.ndarray) for part in parts):
         return pl.Series(name, np.concatenate(parts))
-    return pl.concat([part if isinstance(part, pl.Series) else pl.Series(name, part) for part in parts])
+    return pl.concat([pl.Series(name, part) for part in parts]).rechunk()
 
 
 def _mark(

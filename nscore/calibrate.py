@@ -94,7 +94,7 @@ def calibrate(
     if method == "none":
         return like(given, _with_raw(given).with_columns(pl.col(RAW).alias(PREDICTED)).drop(RAW))
     if fitted is None:
-        fitted = fit_calibration(given.frame, method, fit=fit, by=keys, fit_on_scored=fit_on_scored)
+        fitted = fit_calibration(given, method, fit=fit, by=keys, fit_on_scored=fit_on_scored)
     apply = _apply_linear if method == "linear" else _apply_percentile
     applied = apply(_with_raw(given), fitted.lazy(), keys)
     if STATUS in given.schema():

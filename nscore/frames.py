@@ -6,7 +6,7 @@ import glob
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias, TypeVar, cast
+from typing import Protocol, TypeAlias
 
 import polars as pl
 
@@ -21,8 +21,6 @@ class ArrowStream(Protocol):
     def __arrow_c_stream__(self, requested_schema: object | None = None) -> object: ...  # noqa: D105, PLW3201
 
 
-Frame: TypeAlias = pl.DataFrame | pl.LazyFrame | ArrowStream | str | Path | Sequence[str | Path]
-SameFrame = TypeVar("SameFrame", bound=Any)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +43,12 @@ class Source:
         with reading(self.name):
             return self.frame.collect_schema()
 
+    def height(self) -> int | None:
+        """How many rows there are, where that costs nothing to know."""
+        if not self.files and not self.eager:
+            return None
+        return int(self.frame.select(pl.len()).collect().item())
+
     def where(self, row: int) -> str:
         """The file and the row in it (from 0) that row `row` of the whole table came from."""
         for file in self.files:
@@ -61,12 +65,17 @@ class Source:
         return self.where(found.item()) if found.height else None
 
 
+Frame: TypeAlias = pl.DataFrame | pl.LazyFrame | ArrowStream | str | Path | Sequence[str | Path] | Source
+
+
 def source(frame: Frame) -> Source:
     """Takes a table in: Polars (eager or lazy), Arrow, pandas, or paths, folders and globs of Parquet.
 
     Raises:
         TableError: if a path matches no file.
     """
+    if isinstance(frame, Source):
+        return frame
     if isinstance(frame, pl.DataFrame):
         return Source(frame.lazy(), (), eager=True)
     if isinstance(frame, pl.LazyFrame):
@@ -122,13 +131,3 @@ def _files(path: str) -> tuple[str, ...]:
             mend="Check the path (a file, a folder of *.parquet, or a glob in quotes).",
         )
     return files
-
-
-def select_columns(frame: pl.LazyFrame, columns: Sequence[str]) -> pl.LazyFrame:
-    """The named columns, each once, in that order."""
-    return frame.select(list(dict.fromkeys(columns)))
-
-
-def typed(result: pl.DataFrame | pl.LazyFrame, _like: SameFrame) -> SameFrame:
-    """For the type checker alone: the result has the type of what was given."""
-    return cast("SameFrame", result)

@@ -148,7 +148,7 @@ def score(
     merging = [m for m in chosen if m.decomposes]
     keep = [c for c in (weights, STRATUM if strata else None) if c is not None]
     sequences = score_sequences(
-        given.frame if not given.files else list(given.files),
+        given,
         by=by,
         metrics=merging or ["coverage"],
         splits=splits,
@@ -252,7 +252,7 @@ def _record_moments(given: Source, layout: Layout, on_failure: OnFailure) -> pl.
     def measure(rows: pl.DataFrame, starts: Indices) -> Columns:
         return _run_moments(rows[ACTIVATION], rows[PREDICTED], starts, on_failure)
 
-    table = runs(given.frame, layout, measure, given.name)
+    table = runs(given, layout, measure)
     sums = table.select((pl.col("activation_abs_sum") + pl.col("squared_error_sum")).is_finite().all()).item()
     if not sums:
         for column in (ACTIVATION, PREDICTED):

@@ -101,8 +101,8 @@ def simulate(
     """
     keys = [LAYER, NEURON] if by is None else list(by)
     given, told = source(records), source(explanations)
-    validate(records, "records", by=keys)
-    validate(explanations, "explanations", by=keys)
+    validate(given, "records", by=keys)
+    validate(told, "explanations", by=keys)
     chosen = [resolve_simulator(s) for s in ([simulator] if isinstance(simulator, str | Simulator) else simulator)]
     if not chosen:
         raise ValueError("simulator=[]: name at least one simulator")

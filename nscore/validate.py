@@ -126,7 +126,7 @@ def _validate_tokens(given: Source, schema: pl.Schema, keys: list[str], table: T
 
     for column in [*keys, SEQUENCE, *([POSITION] if layout.positions else [])]:
         _check_known(given, column)
-    found = runs(given.frame, layout, look, given.name)
+    found = runs(given, layout, look)
     if TOKEN in suspects:
         _check_known(given, TOKEN)
     for column in sorted(suspects - {TOKEN}):
