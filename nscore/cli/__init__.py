@@ -1,0 +1,93 @@
+"""The command line: a file a command; each parses, calls one public function, and prints.
+
+Data go to stdout, progress and errors to stderr. Exit codes: 0 done, 1 failed, 2 usage, 3 finished with rows that
+failed, 130 after Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from nscore.cli._settings import apply_settings
+
+__all__ = ["main"]
+
+# Each command and what it does in a line. A command's own module, and with it polars, is loaded when it is called.
+COMMANDS = {
+    "demo": "run everything on the bundled sample of real neurons: no key, no model server",
+    "simulate": "predict activations of records from explanations",
+    "calibrate": "bring predictions into the neuron's units",
+    "score": "score explanations, per record and pooled",
+    "metrics": "list the metrics that score computes",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; returns its exit code."""
+    given = list(sys.argv[1:] if argv is None else argv)
+    name = given[0] if given and given[0] in COMMANDS else None
+    parser = _parser(name)
+    arguments = parser.parse_args(given)
+    if name is None:
+        parser.print_help()
+        return 2
+    from nscore.errors import NscoreError  # noqa: PLC0415
+
+    try:
+        with _bars():
+            return int(arguments.run(arguments))
+    except NscoreError as error:
+        print(f"nscore {name}: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"nscore {name}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"nscore {name}: interrupted", file=sys.stderr)
+        return 130
+    finally:
+        _flush()
+
+
+def _parser(name: str | None) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="nscore",
+        description="How well do explanations of neurons predict when they fire?",
+        epilog="nscore COMMAND --help tells about one command.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=_version())
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    for command, summary in COMMANDS.items():
+        sub = commands.add_parser(
+            command, help=summary, description=summary[0].upper() + summary[1:] + ".", allow_abbrev=False
+        )
+        if command == name:
+            module = importlib.import_module(f"nscore.cli.{command}")
+            module.configure(sub)
+            sub.set_defaults(run=module.run)
+            apply_settings(sub, command)
+    return parser
+
+
+def _version() -> str:
+    from nscore import __version__  # noqa: PLC0415
+
+    return f"nscore {__version__}"
+
+
+def _bars():  # type: ignore[no-untyped-def]  # noqa: ANN202
+    from nscore._progress import shown_bars  # noqa: PLC0415
+
+    return shown_bars()
+
+
+def _flush() -> None:
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader (head, less) has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

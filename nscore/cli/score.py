@@ -1,0 +1,94 @@
+"""`nscore score`: a simulated table in; scores and sequence scores out, and a summary."""
+
+from __future__ import annotations
+
+import argparse
+from typing import get_args
+
+import polars as pl
+
+import nscore as ns
+from nscore.cli._common import add_by, add_json, add_output, names, print_json, summarise, table, write
+from nscore.metrics import CATALOGUE, DEFAULT, resolve
+from nscore.records import N_PREDICTED, N_SEQUENCES, N_TOKENS, OnFailure, Split
+
+__all__ = ["configure", "run"]
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """The flags."""
+    parser.add_argument("simulated", nargs="+", metavar="SIMULATED", help="Parquet files, folders or globs")
+    add_output(parser)
+    add_by(parser, "layer,neuron and, where they exist, simulator,explanation_id")
+    parser.add_argument(
+        "--metrics",
+        type=names,
+        default=list(DEFAULT),
+        metavar="NAMES",
+        help=f"separated by commas, or all: {', '.join(CATALOGUE)} (default: {','.join(DEFAULT)})",
+    )
+    parser.add_argument(
+        "--splits",
+        type=names,
+        metavar="SPLITS",
+        help=f"what is scored where there are splits, of {', '.join(get_args(Split))} (default: valid,test)",
+    )
+    parser.add_argument("--strata", action="store_true", help="add the scores of each stratum alone")
+    parser.add_argument("--weights", metavar="COLUMN", help="how much each token of a record counts")
+    parser.add_argument(
+        "--on-failure",
+        choices=get_args(OnFailure),
+        default="drop",
+        help="a token without a prediction is left out, or scored as 0 as the original does (default: drop)",
+    )
+    parser.add_argument("--explanations", metavar="FILE", help="whose shown_sequences must not be scored")
+    parser.add_argument("--leaks", choices=["refuse", "allow"], default="refuse", help="(default: refuse)")
+    add_json(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Scores, writes both tables, prints a summary."""
+    asked = "all" if arguments.metrics == ["all"] else arguments.metrics
+    chosen = resolve(asked)
+    keep = [c for c in (arguments.weights,) if c]
+    common = {
+        "by": arguments.by,
+        "splits": arguments.splits,
+        "on_failure": arguments.on_failure,
+        "explanations": arguments.explanations,
+        "leaks": arguments.leaks,
+    }
+    sequences = ns.score_sequences(arguments.simulated, metrics=chosen, keep=keep, **common)
+    if all(m.decomposes for m in chosen):
+        scores = ns.pool(
+            sequences, by=arguments.by, metrics=chosen, strata=arguments.strata, weights=arguments.weights
+        )
+    else:
+        scores = ns.score(
+            arguments.simulated, metrics=chosen, strata=arguments.strata, weights=arguments.weights, **common
+        )
+    files = [write(scores, arguments.out, "scores"), write(sequences, arguments.out, "sequence_scores")]
+    report(scores, [m.name for m in chosen], as_json=arguments.json, files=files)
+    return 0
+
+
+def report(scores: pl.DataFrame, metrics: list[str], *, as_json: bool, files: list[object]) -> None:
+    """Prints how many there are, how much was predicted, and how the scores are spread."""
+    counts = {
+        "explanations": scores.height,
+        "records": int(scores[N_SEQUENCES].sum()),
+        "tokens": int(scores[N_TOKENS].sum()),
+        "predicted": int(scores[N_PREDICTED].sum()),
+    }
+    counts["coverage"] = counts["predicted"] / counts["tokens"] if counts["tokens"] else None
+    summary = summarise(scores, metrics)
+    if as_json:
+        print_json({**counts, "scores": summary, "files": files})
+        return
+    share = "no tokens" if counts["coverage"] is None else f"coverage {counts['coverage']:.1%}"
+    print(f"{counts['explanations']:,} explanations, {counts['records']:,} records, {counts['tokens']:,} tokens; {share}")
+    print()
+    print(table(summary))
+    print()
+    for file in files:
+        print(f"wrote {file}")
