@@ -34,7 +34,9 @@ def moments_of_runs(t: Numbers, p: Numbers, starts: Indices) -> Floats:
         rows = slice(starts[first], ends[last - 1])
         here = scratch[:, : rows.stop - rows.start]
         here[0], here[1] = t[rows], p[rows]
-        result[:, first:last] = _block(*here, _runs(starts[first:last] - rows.start, lengths[first:last]))
+        result[:, first:last] = _block(
+            here[0], here[1], here[2], _runs(starts[first:last] - rows.start, lengths[first:last])
+        )
         first = last
     return result
 
@@ -82,10 +84,10 @@ class _Even:
         self._ones = np.ones(self._shape[1])
 
     def sum(self, x: Floats) -> Floats:
-        return np.vecdot(x.reshape(self._shape), self._ones)
+        return np.asarray(np.vecdot(x.reshape(self._shape), self._ones))
 
     def dot(self, x: Floats, y: Floats) -> Floats:
-        return np.vecdot(x.reshape(self._shape), y.reshape(self._shape))
+        return np.asarray(np.vecdot(x.reshape(self._shape), y.reshape(self._shape)))
 
     def less(self, x: Floats, value: Floats) -> Floats:
         rows = x.reshape(self._shape)
@@ -97,7 +99,7 @@ class _Even:
 
     def constant(self, x: Floats) -> npt.NDArray[np.bool_]:
         rows = x.reshape(self._shape)
-        return rows.min(axis=1) == rows.max(axis=1)
+        return np.asarray(rows.min(axis=1) == rows.max(axis=1))
 
 
 class _Ragged:
@@ -118,23 +120,23 @@ class _Ragged:
         return x[self._starts]
 
     def constant(self, x: Floats) -> npt.NDArray[np.bool_]:
-        return np.minimum.reduceat(x, self._starts) == np.maximum.reduceat(x, self._starts)
+        return np.equal(np.minimum.reduceat(x, self._starts), np.maximum.reduceat(x, self._starts))
 
 
 def _runs(starts: Indices, lengths: Indices) -> _Runs:
     return _Even(lengths) if (lengths == lengths[0]).all() else _Ragged(starts, lengths)
 
 
-def moments_of_merged_runs(columns: list[Numbers], mass: Floats, w: Floats | None, starts: Indices) -> Floats:
+def moments_of_merged_runs(columns: list[Floats], mass: Floats, w: Floats | None, starts: Indices) -> Floats:
     """The eight moments after the counts of each run of rows that hold moments; no row has a mass of 0."""
     t, p, t_m2, p_m2, comoment, *sums = columns
     lengths = np.diff(starts, append=len(mass))
     n = np.add.reduceat(mass, starts)
 
-    def total(x: Numbers) -> Floats:
+    def total(x: Floats) -> Floats:
         return np.add.reduceat(x if w is None else x * w, starts)
 
-    def centre(x: Numbers, m2: Numbers) -> tuple[Floats, Floats, npt.NDArray[np.bool_]]:
+    def centre(x: Floats, m2: Floats) -> tuple[Floats, Floats, npt.NDArray[np.bool_]]:
         mean = np.add.reduceat(mass * x, starts) / n
         constant = (np.minimum.reduceat(x, starts) == np.maximum.reduceat(x, starts)) & (
             np.maximum.reduceat(m2, starts) == 0

@@ -22,7 +22,7 @@ from nscore._progress import bar
 from nscore.frames import Source, reading
 from nscore.records import POSITION, SEQUENCE
 
-__all__ = ["Layout", "boundaries", "runs", "strictly_sorted"]
+__all__ = ["Columns", "Layout", "boundaries", "runs", "strictly_sorted"]
 
 Column: TypeAlias = "npt.NDArray[np.generic] | pl.Series"
 Columns: TypeAlias = dict[str, Column]
@@ -78,7 +78,7 @@ def boundaries(frame: pl.DataFrame, columns: list[str]) -> npt.NDArray[np.bool_]
 
 def strictly_sorted(frame: pl.DataFrame, columns: list[str]) -> bool:
     """Whether each row comes after the row before it, in the order of the columns."""
-    if frame.height < 2:  # noqa: PLR2004
+    if frame.height < 2:
         return True
     after: pl.Series | None = None
     for column in reversed(frame.select(columns).get_columns()):
@@ -137,14 +137,14 @@ def _batches(frame: pl.LazyFrame) -> Iterator[pl.DataFrame]:
         waiting.append(batch)
         height += batch.height
         if 2 * height >= BLOCK_ROWS:
-            yield waiting[0] if len(waiting)==1 else pl.concat(waiting)
+            yield waiting[0] if len(waiting) == 1 else pl.concat(waiting)
             waiting, height = [], 0
     if waiting:
-        yield waiting[0] if len(waiting)==1 else pl.concat(waiting)
+        yield waiting[0] if len(waiting) == 1 else pl.concat(waiting)
 
 
 def _in_threads(work: Callable[[pl.DataFrame], _Piece], batches: Iterator[pl.DataFrame]) -> Iterator[_Piece]:
-    """The pieces in order; at most a few batches are held at a time. (numpy lets go of Python's lock.)"""
+    """The pieces in order; a few batches are held at a time, at most. numpy lets go of Python's lock."""
     workers = pl.thread_pool_size()
     with ThreadPoolExecutor(workers) as crew:
         waiting: deque[Future[_Piece]] = deque()
@@ -159,9 +159,9 @@ def _in_threads(work: Callable[[pl.DataFrame], _Piece], batches: Iterator[pl.Dat
 def _piece(batch: pl.DataFrame, layout: Layout, measure: Measure, *, orderly: bool) -> _Piece:
     batch = batch.rechunk()
     starts = _starts(batch, layout)
-    if orderly and batch.height > 1000 and 2 * len(starts) > batch.height:  # noqa: PLR2004
+    if orderly and batch.height > 1000 and 2 * len(starts) > batch.height:
         raise _Scattered
-    if len(starts) < 2:  # noqa: PLR2004
+    if len(starts) < 2:
         nothing = _measured(batch.clear(), starts[:0], layout, measure)
         return _Piece(batch.height, _copied(batch, 0, batch.height), nothing, _copied(batch, 0, 0))
     inner = slice(int(starts[1]), int(starts[-1]))
@@ -188,8 +188,11 @@ def _starts(rows: pl.DataFrame, layout: Layout) -> Indices:
 
 
 def _measured(rows: pl.DataFrame, starts: Indices, layout: Layout, measure: Measure) -> Columns:
-    """The columns of the runs. They stay numpy's until the end: a call into Polars' engine for each would cost more
-    than the arithmetic, and would wait for the threads that are decoding."""
+    """The columns of the runs.
+
+    They stay numpy's until the end: a call into Polars' engine for each would cost more than the arithmetic, and would
+    wait for the threads that are decoding.
+    """
     first: Columns = {c: _taken(rows.get_column(c), starts) for c in [*layout.record, *layout.carried]}
     position = _taken(rows.get_column(POSITION), starts) if layout.positions else np.zeros(len(starts), np.int64)
     length = np.diff(starts, append=rows.height)

@@ -223,7 +223,10 @@ def _apply_linear(frame: pl.LazyFrame, fitted: pl.LazyFrame, keys: list[str]) ->
 def _fit_percentile(rows: pl.LazyFrame, keys: list[str]) -> pl.LazyFrame:
     t, p = pl.col(ACTIVATION).cast(pl.Float64), pl.col(RAW)
     matched = rows.group_by(keys).agg(
-        pl.len().cast(pl.Int64).alias(N_FITTED), p.sort().alias("p"), t.sort().alias("t"), t.mean().alias("__mean")
+        pl.len().cast(pl.Int64).alias(N_FITTED),
+        p.sort().alias("p"),
+        t.sort().alias("t"),
+        t.mean().alias("__mean"),
     )
     constant = pl.col("p").min() == pl.col("p").max()
     knots = (
@@ -257,7 +260,10 @@ def _apply_percentile(frame: pl.LazyFrame, fitted: pl.LazyFrame, keys: list[str]
             allow_exact_matches=False,
             check_sortedness=False,
         )
-        .select("__row", pl.when(p0.is_null()).then(t1).when(p1.is_null()).then(t0).otherwise(between).alias("__to"))
+        .select(
+            "__row",
+            pl.when(p0.is_null()).then(t1).when(p1.is_null()).then(t0).otherwise(between).alias("__to"),
+        )
     )
     return indexed.join(matched, on="__row", how="left", maintain_order="left").with_columns(
         pl.col("__to").alias(PREDICTED)

@@ -18,9 +18,7 @@ __all__ = ["Frame", "Source", "source"]
 class ArrowStream(Protocol):
     """Anything that speaks Arrow's C stream: pyarrow tables, pandas and DuckDB frames, and others."""
 
-    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object: ...  # noqa: D105, PLW3201
-
-
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,7 +41,9 @@ COVERAGE, ON_FAILURE = "coverage", "on_failure"
 Split = Literal["train", "calibration", "valid", "test"]
 SCORED_SPLITS: tuple[Split, ...] = ("valid", "test")
 
-Status = Literal["ok", "length_mismatch", "parse_error", "truncated", "refused", "http_error", "not_run", "not_calibrated"]
+Status = Literal[
+    "ok", "length_mismatch", "parse_error", "truncated", "refused", "http_error", "not_run", "not_calibrated"
+]
 OK: Status = "ok"
 NOT_RUN: Status = "not_run"
 
@@ -82,9 +84,7 @@ class Table:
 
 
 _MARKS: dict[str, Kind] = {SPLIT: "text", STRATUM: "text"}
-RECORDS = Table(
-    "records", {SEQUENCE: "any", POSITION: "integer", TOKEN: "text", ACTIVATION: "number"}, _MARKS
-)
+RECORDS = Table("records", {SEQUENCE: "any", POSITION: "integer", TOKEN: "text", ACTIVATION: "number"}, _MARKS)
 EXPLANATIONS = Table("explanations", {EXPLANATION_ID: "any", EXPLANATION: "text"}, {SHOWN_SEQUENCES: "list"})
 SIMULATED = Table(
     "simulated",

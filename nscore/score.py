@@ -8,8 +8,8 @@ from typing import Literal
 import numpy as np
 import polars as pl
 
-from nscore._fused import Floats, Numbers, moments_of_merged_runs, moments_of_runs
-from nscore._runs import Columns, Indices, Layout, boundaries, runs, strictly_sorted
+from nscore._fused import Floats, Indices, Numbers, moments_of_merged_runs, moments_of_runs
+from nscore._runs import Columns, Layout, boundaries, runs, strictly_sorted
 from nscore.errors import PoolError, TableError
 from nscore.frames import Frame, Source, source
 from nscore.leaks import check_leaks
@@ -80,10 +80,10 @@ def score_sequences(
         UnknownNameError: if there is no such metric.
 
     Examples:
-        >>> df = pl.DataFrame({"layer": 0, "neuron": 7, "sequence": [1, 1, 1, 2, 2], "activation": [0, 1, 2, 0, 3],
-        ...                    "predicted": [0, 2, 4, 1, None]})
+        >>> df = pl.DataFrame({"layer": 0, "neuron": 7, "sequence": [1, 1, 1, 1, 2, 2], "activation": [0, 0, 2, 2, 0, 3],
+        ...                    "predicted": [1, 1, 5, 5, 1, None]})
         >>> score_sequences(df).select("sequence", "n_tokens", "n_predicted", "ev_correlation_score").rows()
-        [(1, 3, 3, 1.0), (2, 2, 1, 0.0)]
+        [(1, 4, 4, 1.0), (2, 2, 1, 0.0)]
     """
     given = source(frame)
     chosen = resolve(metrics)
@@ -97,7 +97,7 @@ def score_sequences(
     if wanted is not None:
         table = table.filter(pl.col(SPLIT).cast(pl.String).is_in(wanted))
     check_leaks(table, keys, explanations, leaks)
-    return _with_scores(table, layout, chosen, given, wanted, on_failure, keep)
+    return _with_scores(table, layout, chosen, _tokens(given, wanted, on_failure), on_failure)
 
 
 def score(
@@ -268,9 +268,7 @@ def _record_moments(given: Source, layout: Layout, on_failure: OnFailure) -> pl.
     return _merged(pieces, layout.record, None).with_columns(pieces.select(carried)[starts]).select(columns)
 
 
-def _run_moments(
-    activation: pl.Series, predicted: pl.Series, starts: Indices, on_failure: OnFailure
-) -> Columns:
+def _run_moments(activation: pl.Series, predicted: pl.Series, starts: Indices, on_failure: OnFailure) -> Columns:
     n_tokens = np.diff(starts, append=len(activation))
     if not activation.null_count() and not predicted.null_count():
         values = moments_of_runs(activation.to_numpy(), predicted.to_numpy(), starts)
@@ -332,21 +330,15 @@ def _named(n_tokens: Indices, n_predicted: Indices, n_scored: Numbers, values: F
 
 
 def _with_scores(
-    table: pl.DataFrame,
-    layout: Layout,
-    chosen: list[Metric],
-    given: Source,
-    wanted: Sequence[str] | None,
-    on_failure: OnFailure,
-    keep: Sequence[str],
+    table: pl.DataFrame, layout: Layout, chosen: list[Metric], tokens: pl.LazyFrame, on_failure: OnFailure
 ) -> pl.DataFrame:
     merging = {m.name: m.from_moments() for m in [CATALOGUE[COVERAGE], *chosen] if m.decomposes}
     table = table.with_columns(*merging.values())
     from_tokens = [m for m in chosen if not m.decomposes]
     if from_tokens:
-        part = _from_tokens(_tokens(given, wanted, on_failure), layout.record, from_tokens, None)
+        part = _from_tokens(tokens, layout.record, from_tokens, None)
         table = table.join(part, on=layout.record, how="left", nulls_equal=True, maintain_order="left")
-    kept = [c for c in (SPLIT, STRATUM, *keep) if c in layout.carried]
+    kept = [c for c in layout.carried if c != SHOWN]
     scores = [COVERAGE, *(m.name for m in chosen)]
     columns = [*layout.record, *kept, N_TOKENS, N_PREDICTED, *scores, *MOMENTS[2:]]
     table = table.select(list(dict.fromkeys(columns)))
@@ -363,11 +355,7 @@ def _tokens(given: Source, wanted: Sequence[str] | None, on_failure: OnFailure) 
 def _from_tokens(
     tokens: pl.LazyFrame, keys: Sequence[str], metrics: Sequence[Metric], weights: str | None
 ) -> pl.DataFrame:
-    return (
-        tokens.group_by(keys)
-        .agg(m.from_tokens(weights) for m in metrics)
-        .collect(engine="streaming")
-    )
+    return tokens.group_by(keys).agg(m.from_tokens(weights) for m in metrics).collect(engine="streaming")
 
 
 def _strata(table: pl.DataFrame) -> list[str]:

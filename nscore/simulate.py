@@ -126,14 +126,14 @@ def simulate(
         )
     order = [*keys, EXPLANATION_ID, SEQUENCE, POSITION]
     pairs = pairs.sort(order)
-    parts = [
-        s.simulate(pairs, keys=keys, train=train).with_columns(pl.lit(s.name).alias(SIMULATOR)) for s in chosen
-    ]
+    parts = [s.simulate(pairs, keys=keys, train=train).with_columns(pl.lit(s.name).alias(SIMULATOR)) for s in chosen]
     first = [*keys, SIMULATOR, EXPLANATION_ID, SEQUENCE, POSITION, TOKEN, ACTIVATION, PREDICTED, STATUS]
     marks = [c for c in (SPLIT, STRATUM) if c in columns]
     rest = [c for c in columns if c not in {*first, *marks}]
     kept = [*first, *marks, *rest, *([SHOWN] if SHOWN in pairs.collect_schema() else [])]
-    result = pl.concat([part.select(kept) for part in parts]).sort([*keys, SIMULATOR, EXPLANATION_ID, SEQUENCE, POSITION])
+    result = pl.concat([part.select(kept) for part in parts]).sort(
+        [*keys, SIMULATOR, EXPLANATION_ID, SEQUENCE, POSITION]
+    )
     return like(given, result)
 
 

@@ -8,7 +8,8 @@ from typing import Any, get_args
 import numpy as np
 import polars as pl
 
-from nscore._runs import FIRST, LENGTH, Indices, Layout, boundaries, runs, strictly_sorted
+from nscore._fused import Indices
+from nscore._runs import FIRST, LENGTH, Columns, Layout, boundaries, runs, strictly_sorted
 from nscore.errors import TableError, UnknownNameError
 from nscore.frames import Frame, Source, source
 from nscore.records import (
@@ -117,7 +118,7 @@ def _validate_tokens(given: Source, schema: pl.Schema, keys: list[str], table: T
     layout = layout_of(schema, keys, values)
     suspects: set[str] = set()
 
-    def look(rows: pl.DataFrame, _starts: Indices) -> dict[str, pl.Series]:
+    def look(rows: pl.DataFrame, _starts: Indices) -> Columns:
         for column in rows.select(values).iter_columns():
             finite = not column.dtype.is_float() or column.is_finite().all()
             if not finite or column.null_count():
@@ -172,12 +173,12 @@ def _check_known(given: Source, column: str) -> None:
             found=f"the {column} is null, as it is after exploding a record without tokens",
             mend=f"Drop records without tokens: frame.filter(pl.col({column!r}).is_not_null()).",
         )
-    raise TableError(
-        "null key", where, column=column, found="the key is null", mend="Fill it in, or drop the row."
-    )
+    raise TableError("null key", where, column=column, found="the key is null", mend="Fill it in, or drop the row.")
 
 
-def _check_positions(table: pl.DataFrame, new: np.ndarray[Any, np.dtype[np.bool_]], layout: Layout, given: Source) -> None:
+def _check_positions(
+    table: pl.DataFrame, new: np.ndarray[Any, np.dtype[np.bool_]], layout: Layout, given: Source
+) -> None:
     first = table[FIRST].to_numpy()
     after = np.zeros_like(first)
     after[1:] = (first + table[LENGTH].to_numpy())[:-1]

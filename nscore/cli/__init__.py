@@ -12,7 +12,10 @@ import os
 import sys
 from collections.abc import Sequence
 
+from nscore import __version__
+from nscore._progress import shown_bars
 from nscore.cli._settings import apply_settings
+from nscore.errors import NscoreError
 
 __all__ = ["main"]
 
@@ -30,27 +33,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code."""
     given = list(sys.argv[1:] if argv is None else argv)
     name = given[0] if given and given[0] in COMMANDS else None
-    parser = _parser(name)
-    arguments = parser.parse_args(given)
-    if name is None:
-        parser.print_help()
-        return 2
-    from nscore.errors import NscoreError  # noqa: PLC0415
-
     try:
-        with _bars():
-            return int(arguments.run(arguments))
-    except NscoreError as error:
-        print(f"nscore {name}: {error}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        print(f"nscore {name}: {error}", file=sys.stderr)
+        parser = _parser(name)
+        arguments = parser.parse_args(given)
+        if name is None:
+            parser.print_help()
+            return 2
+        with shown_bars():
+            code = int(arguments.run(arguments))
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader (head, less) has what it wanted
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (NscoreError, OSError) as error:
+        print(f"nscore {name or ''}".rstrip() + f": {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"nscore {name}: interrupted", file=sys.stderr)
         return 130
-    finally:
-        _flush()
+    return code
 
 
 def _parser(name: str | None) -> argparse.ArgumentParser:
@@ -60,7 +61,7 @@ def _parser(name: str | None) -> argparse.ArgumentParser:
         epilog="nscore COMMAND --help tells about one command.",
         allow_abbrev=False,
     )
-    parser.add_argument("--version", action="version", version=_version())
+    parser.add_argument("--version", action="version", version=f"nscore {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     for command, summary in COMMANDS.items():
         sub = commands.add_parser(
@@ -72,22 +73,3 @@ def _parser(name: str | None) -> argparse.ArgumentParser:
             sub.set_defaults(run=module.run)
             apply_settings(sub, command)
     return parser
-
-
-def _version() -> str:
-    from nscore import __version__  # noqa: PLC0415
-
-    return f"nscore {__version__}"
-
-
-def _bars():  # type: ignore[no-untyped-def]  # noqa: ANN202
-    from nscore._progress import shown_bars  # noqa: PLC0415
-
-    return shown_bars()
-
-
-def _flush() -> None:
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:  # the reader (head, less) has left
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -81,7 +81,12 @@ def summarise(scores: pl.DataFrame, metrics: Sequence[str]) -> pl.DataFrame:
             defined = part[name].cast(pl.Float64).fill_nan(None).drop_nulls()
             finite = defined.filter(defined.is_finite())
             row: dict[str, object] = dict(zip(groups, key, strict=True))
-            row |= {"score": name, "n": part.height, "undefined": part.height - finite.len(), "mean": finite.mean()}
+            row |= {
+                "score": name,
+                "n": part.height,
+                "undefined": part.height - finite.len(),
+                "mean": finite.mean(),
+            }
             row |= {f"{q:.0%}": finite.quantile(q, "linear") for q in (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)}
             rows.append(row)
     return pl.DataFrame(rows, infer_schema_length=None)

@@ -22,7 +22,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_output(parser)
     add_by(parser, "layer,neuron and, where they exist, simulator,explanation_id")
     parser.add_argument(
-        "--fit-split", choices=get_args(Split), default="calibration", help="the split that is fitted (default: calibration)"
+        "--fit-split",
+        choices=get_args(Split),
+        default="calibration",
+        help="the split that is fitted (default: calibration)",
     )
     parser.add_argument("--fit-on-scored", action="store_true", help="allow a fit on tokens that are scored")
     add_json(parser)

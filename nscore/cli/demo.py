@@ -48,7 +48,10 @@ def run(arguments: argparse.Namespace) -> int:
 
     ranked = (
         scores.filter(pl.col(SIMULATOR) == "lexical")
-        .join(scores.filter(pl.col(SIMULATOR) == "shuffled").select(LAYER, NEURON, chance=PREFERRED), on=[LAYER, NEURON])
+        .join(
+            scores.filter(pl.col(SIMULATOR) == "shuffled").select(LAYER, NEURON, chance=PREFERRED),
+            on=[LAYER, NEURON],
+        )
         .join(explanations.select(LAYER, NEURON, EXPLANATION), on=[LAYER, NEURON])
         .sort(PREFERRED, descending=True)
         .select(LAYER, NEURON, PREFERRED, "rsquared_score", f"random_only_{PREFERRED}", "chance", EXPLANATION)

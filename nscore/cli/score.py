@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from typing import get_args
 
 import polars as pl
@@ -60,9 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
     }
     sequences = ns.score_sequences(arguments.simulated, metrics=chosen, keep=keep, **common)
     if all(m.decomposes for m in chosen):
-        scores = ns.pool(
-            sequences, by=arguments.by, metrics=chosen, strata=arguments.strata, weights=arguments.weights
-        )
+        scores = ns.pool(sequences, by=arguments.by, metrics=chosen, strata=arguments.strata, weights=arguments.weights)
     else:
         scores = ns.score(
             arguments.simulated, metrics=chosen, strata=arguments.strata, weights=arguments.weights, **common
@@ -72,21 +71,23 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def report(scores: pl.DataFrame, metrics: list[str], *, as_json: bool, files: list[object]) -> None:
+def report(scores: pl.DataFrame, metrics: list[str], *, as_json: bool, files: Sequence[object]) -> None:
     """Prints how many there are, how much was predicted, and how the scores are spread."""
-    counts = {
+    counts: dict[str, int] = {
         "explanations": scores.height,
         "records": int(scores[N_SEQUENCES].sum()),
         "tokens": int(scores[N_TOKENS].sum()),
         "predicted": int(scores[N_PREDICTED].sum()),
     }
-    counts["coverage"] = counts["predicted"] / counts["tokens"] if counts["tokens"] else None
+    covered = counts["predicted"] / counts["tokens"] if counts["tokens"] else None
     summary = summarise(scores, metrics)
     if as_json:
-        print_json({**counts, "scores": summary, "files": files})
+        print_json({**counts, "coverage": covered, "scores": summary, "files": files})
         return
-    share = "no tokens" if counts["coverage"] is None else f"coverage {counts['coverage']:.1%}"
-    print(f"{counts['explanations']:,} explanations, {counts['records']:,} records, {counts['tokens']:,} tokens; {share}")
+    share = "no tokens" if covered is None else f"coverage {covered:.1%}"
+    print(
+        f"{counts['explanations']:,} explanations, {counts['records']:,} records, {counts['tokens']:,} tokens; {share}"
+    )
     print()
     print(table(summary))
     print()

@@ -57,9 +57,7 @@ CATALOGUE: Shelf[Metric] = Shelf("metric", "nscore.metrics")
 DEFAULT = ("ev_correlation_score", "rsquared_score", "absolute_dev_explained_score")
 
 
-def metric(
-    *, best: float, higher_is_better: bool = True, decomposes: bool
-) -> Callable[[Function], Function]:
+def metric(*, best: float, higher_is_better: bool = True, decomposes: bool) -> Callable[[Function], Function]:
     """Puts a function on the catalogue under its own name, unchanged."""
 
     def register(function: Function) -> Function:

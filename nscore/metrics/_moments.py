@@ -147,9 +147,7 @@ def moments(
     return activation if isinstance(activation, Moments) else Moments.of(activation, predicted, weight)
 
 
-def masked(
-    activation: Columns, predicted: Columns, weight: Columns | None
-) -> tuple[pl.Expr, pl.Expr, pl.Expr | None]:
+def masked(activation: Columns, predicted: Columns, weight: Columns | None) -> tuple[pl.Expr, pl.Expr, pl.Expr | None]:
     """Both columns (and the weight) in Float64, null on the rows where either is null."""
     t, p = _column(activation).cast(pl.Float64), _column(predicted).cast(pl.Float64)
     both = t.is_not_null() & p.is_not_null()
@@ -158,9 +156,7 @@ def masked(
     return pl.when(both).then(t), pl.when(both).then(p), w
 
 
-def kept(
-    activation: Columns, predicted: Columns, weight: Columns | None
-) -> tuple[pl.Expr, pl.Expr, pl.Expr | None]:
+def kept(activation: Columns, predicted: Columns, weight: Columns | None) -> tuple[pl.Expr, pl.Expr, pl.Expr | None]:
     """Both columns (and the weight) in Float64, without the rows where either is null."""
     t, p, w = masked(activation, predicted, weight)
     both = t.is_not_null()

@@ -35,7 +35,7 @@ def ev_correlation_score(
         An aggregating Float64 expression called `ev_correlation_score`.
 
     Examples:
-        >>> pl.DataFrame({"activation": [0, 1, 2], "predicted": [1, 3, 5]}).select(ev_correlation_score()).item()
+        >>> pl.DataFrame({"activation": [0, 0, 2, 2], "predicted": [1, 1, 5, 5]}).select(ev_correlation_score()).item()
         1.0
         >>> pl.DataFrame({"activation": [0, 1, 2], "predicted": [4, 4, 4]}).select(ev_correlation_score()).item()
         0.0

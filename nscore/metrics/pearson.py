@@ -35,7 +35,7 @@ def pearson(
         An aggregating Float64 expression called `pearson`.
 
     Examples:
-        >>> pl.DataFrame({"activation": [0, 1, 2], "predicted": [5, 3, 1]}).select(pearson()).item()
+        >>> pl.DataFrame({"activation": [0, 0, 2, 2], "predicted": [5, 5, 1, 1]}).select(pearson()).item()
         -1.0
         >>> pl.DataFrame({"activation": [0, 1], "predicted": [4, 4]}).select(pearson()).item() is None
         True

@@ -64,6 +64,7 @@ def choose(values: list[np.ndarray], rng: np.random.Generator) -> list[tuple[int
 
 
 def main() -> None:
+    """Chooses the neurons, draws their records, and writes both tables."""
     passages = HERE.joinpath("corpus.txt").read_text("utf-8").splitlines()
     tokens, values = activations(passages)
     kept = [i for i, t in enumerate(tokens) if 30 <= len(t) <= 64]

@@ -24,9 +24,7 @@ class Simulator(Protocol):
     def name(self) -> str:
         """The value of the key column `simulator` in its results."""
 
-    def simulate(
-        self, pairs: pl.LazyFrame, *, keys: Sequence[str], train: pl.LazyFrame | None
-    ) -> pl.LazyFrame:
+    def simulate(self, pairs: pl.LazyFrame, *, keys: Sequence[str], train: pl.LazyFrame | None) -> pl.LazyFrame:
         """Predicts each token of each pair of an explanation and a record.
 
         Args:

@@ -32,9 +32,7 @@ class Constant:
         """`constant`."""
         return "constant"
 
-    def simulate(
-        self, pairs: pl.LazyFrame, *, keys: Sequence[str], train: pl.LazyFrame | None
-    ) -> pl.LazyFrame:
+    def simulate(self, pairs: pl.LazyFrame, *, keys: Sequence[str], train: pl.LazyFrame | None) -> pl.LazyFrame:
         """See `Simulator.simulate`."""
         del keys, train
         return pairs.with_columns(pl.lit(float(self.value)).alias(PREDICTED), pl.lit(OK).alias(STATUS))

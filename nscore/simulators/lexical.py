@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001  (dashes and quotation marks are what it looks for)
 """`lexical`: reads the explanation itself, its quoted examples and its words, and looks for them among the tokens."""
 
 from __future__ import annotations
@@ -15,22 +16,21 @@ __all__ = ["Lexical"]
 QUOTED, NAMED = 10.0, 5.0
 
 # Words of an explanation that say how it speaks, not when the neuron fires.
-SILENT = frozenset(
-    """
-    about activate activates active activation after against also and any are around associated before being between
-    both broad but certain concept concepts contain containing context contexts describe describing either else end
-    especially essentially etc even ever every example examples expression expressions fire fires firing first follow
-    followed following for form forms found from function general generally had has have having here how including
-    indicate indicating into its itself just kind kinds language last less letter letters like likely little mainly
-    many mean meaning mention mentions mix mixed more most mostly name names near neuron nor not nothing occasionally
-    occurs often one only other others out over part parts particular particularly pattern patterns phrase phrases
-    piece pieces plus point prefix primarily quoted rather refer reference references referring related respond
-    responds scattered second sense sentence sentences several similar some sometimes strong stronger strongest
-    strongly such suffix suffixes term terms text than that the their them then there these they this those though
-    token tokens too two type types under upon use used uses using usually various very way weak weaker weakly well
-    what when where which while who whose will with within word words your
-    """.split()
-)
+_SILENT = """
+about activate activates active activation after against also and any are around associated before being between
+both broad but certain concept concepts contain containing context contexts describe describing either else end
+especially essentially etc even ever every example examples expression expressions fire fires firing first
+follow followed following for form forms found from function general generally had has have having here how
+including indicate indicating into its itself just kind kinds language last less letter letters like likely
+little mainly many mean meaning mention mentions mix mixed more most mostly name names near neuron nor not
+nothing occasionally occurs often one only other others out over part parts particular particularly pattern
+patterns phrase phrases piece pieces plus point prefix primarily quoted rather refer reference references
+referring related respond responds scattered second sense sentence sentences several similar some sometimes
+strong stronger strongest strongly such suffix suffixes term terms text than that the their them then there
+these they this those though token tokens too two type types under upon use used uses using usually various very
+way weak weaker weakly well what when where which while who whose will with within word words your
+"""
+SILENT = frozenset(_SILENT.split())
 
 # Names of what is no word: the tokens they stand for.
 SIGNS = {
@@ -77,9 +77,7 @@ class Lexical:
         """`lexical`."""
         return "lexical"
 
-    def simulate(
-        self, pairs: pl.LazyFrame, *, keys: Sequence[str], train: pl.LazyFrame | None
-    ) -> pl.LazyFrame:
+    def simulate(self, pairs: pl.LazyFrame, *, keys: Sequence[str], train: pl.LazyFrame | None) -> pl.LazyFrame:
         """See `Simulator.simulate`."""
         del train
         own = [*keys, EXPLANATION_ID]
@@ -110,7 +108,10 @@ def _terms(explanations: pl.LazyFrame, own: list[str]) -> pl.LazyFrame:
 
     quotes = explanations.select(*own, quoted.alias("term")).explode("term").drop_nulls("term")
     pieces = quotes.select(
-        *own, _bare(pl.col("term")).str.strip_chars().alias("term"), form=pl.lit("__piece"), weight=pl.lit(QUOTED)
+        *own,
+        _bare(pl.col("term")).str.strip_chars().alias("term"),
+        form=pl.lit("__piece"),
+        weight=pl.lit(QUOTED),
     )
     # a quoted piece (##ing) is no word; its letters alone must not be taken for one
     words = quotes.filter(~pl.col("term").str.starts_with("##")).with_columns(
@@ -173,5 +174,9 @@ def _stem(word: pl.Expr) -> pl.Expr:
         .str.replace(r"^(.{3,})(?:ing|ed|ly)$", "${1}")
     )
     for letter in "bdgmnprt":  # stopped, running: the doubled letter goes with the ending
-        short = pl.when(word.str.contains(f"{letter}{letter}(?:ing|ed)$")).then(short.str.replace(f"{letter}{letter}$", letter)).otherwise(short)
+        short = (
+            pl.when(word.str.contains(f"{letter}{letter}(?:ing|ed)$"))
+            .then(short.str.replace(f"{letter}{letter}$", letter))
+            .otherwise(short)
+        )
     return short.str.replace(r"^(.{3,})e$", "${1}")

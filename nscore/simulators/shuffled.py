@@ -37,9 +37,7 @@ class Shuffled:
         """`shuffled`, or `shuffled_` and the name of the inner simulator."""
         return "shuffled" if self.inner == Lexical() else f"shuffled_{self.inner.name}"
 
-    def simulate(
-        self, pairs: pl.LazyFrame, *, keys: Sequence[str], train: pl.LazyFrame | None
-    ) -> pl.LazyFrame:
+    def simulate(self, pairs: pl.LazyFrame, *, keys: Sequence[str], train: pl.LazyFrame | None) -> pl.LazyFrame:
         """See `Simulator.simulate`.
 
         Raises:
@@ -62,7 +60,11 @@ class Shuffled:
         """For each explanation's keys, those of another neuron's explanation, as `__other_...`."""
         own = [*keys, EXPLANATION_ID]
         neurons = explanations.select(keys).unique().sort(keys).sample(fraction=1, shuffle=True, seed=self.seed)
-        ordered = neurons.with_row_index("__turn").join(explanations, on=keys, nulls_equal=True).sort("__turn", EXPLANATION_ID)
+        ordered = (
+            neurons.with_row_index("__turn")
+            .join(explanations, on=keys, nulls_equal=True)
+            .sort("__turn", EXPLANATION_ID)
+        )
         most = int(ordered["__turn"].unique_counts().max() or 0)  # type: ignore[arg-type]
         if 2 * most > ordered.height:
             raise TableError(

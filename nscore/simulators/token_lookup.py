@@ -31,9 +31,7 @@ class TokenLookup:
         """`token_lookup`."""
         return "token_lookup"
 
-    def simulate(
-        self, pairs: pl.LazyFrame, *, keys: Sequence[str], train: pl.LazyFrame | None
-    ) -> pl.LazyFrame:
+    def simulate(self, pairs: pl.LazyFrame, *, keys: Sequence[str], train: pl.LazyFrame | None) -> pl.LazyFrame:
         """See `Simulator.simulate`.
 
         Raises:
@@ -54,6 +52,8 @@ class TokenLookup:
             pairs.join(by_token, on=[*keys, TOKEN], how="left", nulls_equal=True, maintain_order="left")
             .join(by_neuron, on=keys, how="left", nulls_equal=True, maintain_order="left")
             .with_columns(pl.coalesce("__token_mean", "__neuron_mean").alias(PREDICTED))
-            .with_columns(pl.when(pl.col(PREDICTED).is_null()).then(pl.lit(NOT_RUN)).otherwise(pl.lit(OK)).alias(STATUS))
+            .with_columns(
+                pl.when(pl.col(PREDICTED).is_null()).then(pl.lit(NOT_RUN)).otherwise(pl.lit(OK)).alias(STATUS)
+            )
             .drop("__token_mean", "__neuron_mean")
         )
