@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from nscore.metrics import r2_about_mean as r2_about_mean
     from nscore.metrics import rsquared_score as rsquared_score
     from nscore.metrics import spearman as spearman
-    from nscore.score import pool as pool
+    from nscore.pool import pool as pool
     from nscore.score import score as score
     from nscore.score import score_sequences as score_sequences
     from nscore.simulate import simulate as simulate
@@ -81,7 +81,8 @@ _HOMES = {
         "rsquared_score",
         "spearman",
     ),
-    "nscore.score": ("pool", "score", "score_sequences"),
+    "nscore.pool": ("pool",),
+    "nscore.score": ("score", "score_sequences"),
     "nscore.simulate": ("simulate",),
     "nscore.simulators": ("Constant", "Lexical", "Shuffled", "Simulator", "TokenLookup"),
     "nscore.splits": ("assign_splits",),

@@ -8,7 +8,7 @@ from typing import Literal, get_args, overload
 import polars as pl
 
 from nscore.errors import CalibrationError, UnknownNameError
-from nscore.frames import ArrowStream, Frame, Source, like, source
+from nscore.frames import Eager, Frame, Lazy, Source, like, source
 from nscore.metrics import moments
 from nscore.records import (
     ACTIVATION,
@@ -31,7 +31,7 @@ RAW, LOW, HIGH = "__raw", "low", "high"
 
 @overload
 def calibrate(
-    frame: pl.DataFrame | ArrowStream,
+    frame: Eager,
     method: Method = ...,
     *,
     fit: pl.Expr | None = ...,
@@ -41,14 +41,14 @@ def calibrate(
 ) -> pl.DataFrame: ...
 @overload
 def calibrate(
-    frame: Frame,
+    frame: Lazy,
     method: Method = ...,
     *,
     fit: pl.Expr | None = ...,
     by: Sequence[str] | None = ...,
     fit_on_scored: bool = ...,
     fitted: pl.DataFrame | None = ...,
-) -> pl.DataFrame | pl.LazyFrame: ...
+) -> pl.LazyFrame: ...
 def calibrate(
     frame: Frame,
     method: Method = "linear",

@@ -12,7 +12,7 @@ import polars as pl
 
 from nscore.errors import TableError
 
-__all__ = ["Frame", "Source", "source"]
+__all__ = ["Eager", "Frame", "Lazy", "Source", "like", "reading", "source"]
 
 
 class ArrowStream(Protocol):
@@ -63,7 +63,9 @@ class Source:
         return self.where(found.item()) if found.height else None
 
 
-Frame: TypeAlias = pl.DataFrame | pl.LazyFrame | ArrowStream | str | Path | Sequence[str | Path] | Source
+Eager: TypeAlias = "pl.DataFrame | ArrowStream"
+Lazy: TypeAlias = "pl.LazyFrame | str | Path | Sequence[str | Path]"
+Frame: TypeAlias = "Eager | Lazy | Source"
 
 
 def source(frame: Frame) -> Source:

@@ -1,4 +1,4 @@
-"""Scores: one row a record, one row an explanation, and the way from the first to the second by merging moments."""
+"""Scores: one row a record with its moments, and one row an explanation, over all of its records."""
 
 from __future__ import annotations
 
@@ -8,23 +8,20 @@ from typing import Literal
 import numpy as np
 import polars as pl
 
-from nscore._fused import Floats, Indices, Numbers, moments_of_merged_runs, moments_of_runs
-from nscore._runs import Columns, Layout, boundaries, runs, strictly_sorted
-from nscore.errors import PoolError, TableError
+from nscore._fused import Indices, moments_of_runs
+from nscore._runs import Columns, Layout, runs
 from nscore.frames import Frame, Source, source
 from nscore.leaks import check_leaks
 from nscore.metrics import CATALOGUE, MOMENTS, Metric, MetricLike, resolve
+from nscore.pool import MEANS, merge, moment_columns, only, pool, strata_of
 from nscore.records import (
     ACTIVATION,
     COVERAGE,
     N_PREDICTED,
-    N_SCORED,
     N_SEQUENCES,
     N_TOKENS,
     ON_FAILURE,
     PREDICTED,
-    SEQUENCE,
-    SEQUENCE_SCORES,
     SHOWN,
     SIMULATED,
     SPLIT,
@@ -35,9 +32,8 @@ from nscore.records import (
 )
 from nscore.validate import check_finite, layout_of, whole_records
 
-__all__ = ["pool", "score", "score_sequences"]
+__all__ = ["score", "score_sequences"]
 
-MEANS = ["activation_mean", "predicted_mean"]
 POLICY = pl.Enum(["drop", "zero"])
 
 
@@ -123,7 +119,8 @@ def score(
         splits: see `score_sequences`.
         on_failure: see `score_sequences`.
         strata: whether to add the scores of each stratum alone, as `{stratum}_only_{score}`.
-        weights: a column, constant over a record, that says how much each of its tokens counts.
+        weights: a column, constant over a record, that says how much each of its tokens counts; expressions of your
+            own do not see it.
         explanations: see `score_sequences`.
         leaks: see `score_sequences`.
 
@@ -163,89 +160,17 @@ def score(
     if not from_tokens:
         return pooled
     tokens = _tokens(given, scored_splits(given.schema(), splits), on_failure)
-    strata_there = _strata(sequences) if strata else []
+    strata_there = strata_of(sequences) if strata else []
     for stratum in [None, *strata_there]:
         rows = tokens if stratum is None else tokens.filter(pl.col(STRATUM).cast(pl.String) == stratum)
         part = _from_tokens(rows, keys, from_tokens, weights)
         if stratum is not None:
-            part = part.rename({m.name: _only(stratum, m.name) for m in from_tokens})
+            part = part.rename({m.name: only(stratum, m.name) for m in from_tokens})
         pooled = pooled.join(part, on=keys, how="left", nulls_equal=True, maintain_order="left")
     names = [m.name for m in chosen]
     counts = [c for c in pooled.columns if c in {*keys, N_SEQUENCES, N_TOKENS, N_PREDICTED, COVERAGE}]
-    scores = [*names, *(_only(s, n) for s in strata_there for n in names)]
+    scores = [*names, *(only(s, n) for s in strata_there for n in names)]
     return pooled.select(list(dict.fromkeys([*counts, *scores])))
-
-
-def pool(
-    sequence_scores: Frame,
-    *,
-    by: Sequence[str] | None = None,
-    metrics: Sequence[MetricLike] | str | None = None,
-    strata: bool = False,
-    weights: str | None = None,
-) -> pl.DataFrame:
-    """Pooled scores from the table of sequence scores alone, by merging centred moments.
-
-    Tables of several shards, strata or splits are merged by concatenating them first. The result equals `score` on
-    the tokens.
-
-    Args:
-        sequence_scores: what `score_sequences` gives, or a path to it.
-        by: the keys to pool by; the keys of the table (its columns before `sequence`) if left out.
-        metrics: as in `score_sequences`, those that decompose.
-        strata: whether to add the scores of each stratum alone, as `{stratum}_only_{score}`.
-        weights: a column that says how much each token of the record counts.
-
-    Returns:
-        As `score` does.
-
-    Raises:
-        TableError: if moments are missing, or a record stands in two rows.
-        PoolError: if a metric does not decompose, or the rows were made under different `on_failure`.
-
-    Examples:
-        >>> df = pl.DataFrame({"layer": 0, "neuron": 7, "sequence": [1, 1, 2, 2], "activation": [0, 1, 0, 4],
-        ...                    "predicted": [0, 1, 0, 1]})
-        >>> pool(score_sequences(df), metrics=["mean_squared_error"])["mean_squared_error"].item()
-        2.25
-    """
-    chosen = resolve(metrics)
-    for m in chosen:
-        if not m.decomposes:
-            known = ", ".join(m.name for m in CATALOGUE.values() if m.decomposes)
-            raise PoolError(
-                f"{m.name} does not decompose into moments: compute it from the tokens with nscore.score(..., "
-                f"metrics=[{m.name!r}]). From sequence scores alone there are: {known}."
-            )
-    given = source(sequence_scores)
-    schema = given.schema()
-    SEQUENCE_SCORES.check(schema, given.name, [*(by or ()), *MOMENTS, *([weights] if weights else [])])
-    record = schema.names()[: schema.names().index(SEQUENCE) + 1]
-    keys = list(by) if by is not None else record[:-1]
-    extra = [c for c in (weights, STRATUM if strata else None) if c is not None]
-    if strata:
-        SEQUENCE_SCORES.check(schema, given.name, [STRATUM])
-    columns = list(dict.fromkeys([*keys, *record, *extra, *MOMENTS, ON_FAILURE]))
-    table = given.frame.select(columns).collect(engine="streaming")
-
-    policies = table[ON_FAILURE].unique().cast(pl.String).sort().to_list()
-    if len(policies) > 1:
-        raise PoolError(
-            f"{given.name}: the rows were made under on_failure={' and '.join(map(repr, policies))}: "
-            "score the tokens again under one of them."
-        )
-    if not strictly_sorted(table, record):
-        table = table.sort(record)
-        _check_unique(table, record, given)
-    if keys != record[: len(keys)]:
-        table = table.sort(keys, maintain_order=True)
-
-    pooled = _pooled(table, keys, chosen, weights)
-    for stratum in _strata(table) if strata else []:
-        part = _pooled(table.filter(pl.col(STRATUM).cast(pl.String) == stratum), keys, chosen, weights)
-        part = part.select(*keys, *(pl.col(m.name).alias(_only(stratum, m.name)) for m in chosen))
-        pooled = pooled.join(part, on=keys, how="left", nulls_equal=True, maintain_order="left")
-    return pooled
 
 
 def _record_moments(given: Source, layout: Layout, on_failure: OnFailure) -> pl.DataFrame:
@@ -265,14 +190,14 @@ def _record_moments(given: Source, layout: Layout, on_failure: OnFailure) -> pl.
         return table.select(columns)
     pieces = table.select(columns)
     carried = [c for c in layout.carried if c not in layout.record]
-    return _merged(pieces, layout.record, None).with_columns(pieces.select(carried)[starts]).select(columns)
+    return merge(pieces, layout.record, None).with_columns(pieces.select(carried)[starts]).select(columns)
 
 
 def _run_moments(activation: pl.Series, predicted: pl.Series, starts: Indices, on_failure: OnFailure) -> Columns:
     n_tokens = np.diff(starts, append=len(activation))
     if not activation.null_count() and not predicted.null_count():
         values = moments_of_runs(activation.to_numpy(), predicted.to_numpy(), starts)
-        return _named(n_tokens, n_tokens, n_tokens, values)
+        return moment_columns(n_tokens, n_tokens, n_tokens, values)
     has_prediction = predicted.is_not_null().to_numpy()
     if on_failure == "zero":
         predicted = predicted.cast(pl.Float64).fill_null(0.0)
@@ -286,47 +211,7 @@ def _run_moments(activation: pl.Series, predicted: pl.Series, starts: Indices, o
     values[:, some] = moments_of_runs(t[both], p[both], inner)
     # what is left out of the scores must be finite all the same
     values[-1] += np.add.reduceat(np.where(both, 0.0, t + p) * 0.0, starts)
-    return _named(n_tokens, n_predicted, n_scored, values)
-
-
-def _merged(table: pl.DataFrame, keys: list[str], weights: str | None) -> pl.DataFrame:
-    """One row for each stretch of rows with the same keys, with the moments of its union."""
-    starts = np.flatnonzero(boundaries(table, keys))
-    n_tokens, n_predicted = (
-        np.add.reduceat(table[c].to_numpy(), starts, dtype=np.int64) if len(starts) else np.empty(0, np.int64)
-        for c in (N_TOKENS, N_PREDICTED)
-    )
-    w = None if weights is None else table[weights].cast(pl.Float64).to_numpy()
-    mass = table[N_SCORED].cast(pl.Float64).to_numpy()
-    if w is not None:
-        mass = mass * w
-    group = np.repeat(np.arange(len(starts)), np.diff(starts, append=table.height))
-    kept = mass > 0
-    columns = [table[c].to_numpy() for c in MOMENTS[3:]]
-    if not kept.all():
-        columns, mass, group = [c[kept] for c in columns], mass[kept], group[kept]
-        w = None if w is None else w[kept]
-    inner = np.flatnonzero(np.diff(group, prepend=-1))
-    n_scored, values = np.zeros(len(starts)), np.zeros((len(columns), len(starts)))
-    values[:2] = np.nan
-    if len(inner):
-        n_scored[group[inner]] = np.add.reduceat(mass, inner)
-        values[:, group[inner]] = moments_of_merged_runs(columns, mass, w, inner)
-    if w is None:
-        n_scored = n_scored.astype(np.int64)
-    n_rows = pl.Series(N_SEQUENCES, np.diff(starts, append=table.height))
-    merged = [pl.Series(n, column) for n, column in _named(n_tokens, n_predicted, n_scored, values).items()]
-    return table.select(keys)[starts].with_columns(n_rows, *merged).with_columns(pl.col(MEANS).fill_nan(None))
-
-
-def _pooled(table: pl.DataFrame, keys: list[str], chosen: list[Metric], weights: str | None) -> pl.DataFrame:
-    counts = [N_TOKENS, N_PREDICTED]
-    scores = {m.name: m.from_moments() for m in [CATALOGUE[COVERAGE], *chosen]}
-    return _merged(table, keys, weights).select(*keys, N_SEQUENCES, *counts, *scores.values())
-
-
-def _named(n_tokens: Indices, n_predicted: Indices, n_scored: Numbers, values: Floats) -> Columns:
-    return dict(zip(MOMENTS, [n_tokens, n_predicted, n_scored, *values], strict=True))
+    return moment_columns(n_tokens, n_predicted, n_scored, values)
 
 
 def _with_scores(
@@ -356,24 +241,3 @@ def _from_tokens(
     tokens: pl.LazyFrame, keys: Sequence[str], metrics: Sequence[Metric], weights: str | None
 ) -> pl.DataFrame:
     return tokens.group_by(keys).agg(m.from_tokens(weights) for m in metrics).collect(engine="streaming")
-
-
-def _strata(table: pl.DataFrame) -> list[str]:
-    return table[STRATUM].cast(pl.String).unique().drop_nulls().sort(descending=True).to_list()
-
-
-def _only(stratum: str, name: str) -> str:
-    return f"{stratum}_only_{name}"
-
-
-def _check_unique(table: pl.DataFrame, record: list[str], given: Source) -> None:
-    again = ~boundaries(table, record)
-    if again.any():
-        row = table.row(int(np.argmax(again)), named=True)
-        name = ", ".join(f"{c}={row[c]!r}" for c in record)
-        raise TableError(
-            "repeated row",
-            given.name,
-            found=f"the record {name} stands in two rows",
-            mend="Expected each record once; drop the repeated shard.",
-        )

@@ -8,7 +8,7 @@ from typing import Literal, overload
 import polars as pl
 
 from nscore.errors import TableError
-from nscore.frames import ArrowStream, Frame, like, source
+from nscore.frames import Eager, Frame, Lazy, like, source
 from nscore.leaks import check_leaks, shown
 from nscore.records import (
     ACTIVATION,
@@ -38,7 +38,7 @@ SIMULATED_SPLITS = ("calibration", *SCORED_SPLITS)
 
 @overload
 def simulate(
-    records: pl.DataFrame | ArrowStream,
+    records: Eager,
     explanations: Frame,
     *,
     simulator: str | Simulator | Sequence[str | Simulator] = ...,
@@ -48,14 +48,14 @@ def simulate(
 ) -> pl.DataFrame: ...
 @overload
 def simulate(
-    records: Frame,
+    records: Lazy,
     explanations: Frame,
     *,
     simulator: str | Simulator | Sequence[str | Simulator] = ...,
     by: Sequence[str] | None = ...,
     splits: Sequence[str] | None = ...,
     leaks: Literal["refuse", "allow"] = ...,
-) -> pl.DataFrame | pl.LazyFrame: ...
+) -> pl.LazyFrame: ...
 def simulate(
     records: Frame,
     explanations: Frame,

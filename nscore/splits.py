@@ -8,7 +8,7 @@ from typing import overload
 import polars as pl
 
 from nscore.errors import TableError
-from nscore.frames import ArrowStream, Frame, like, source
+from nscore.frames import Eager, Frame, Lazy, like, source
 from nscore.records import LAYER, NEURON, SEQUENCE, SPLIT, STRATUM, Split
 
 __all__ = ["assign_splits"]
@@ -19,7 +19,7 @@ OTHER_SPLITS: tuple[Split, ...] = ("calibration", "valid", "test")
 
 @overload
 def assign_splits(
-    records: pl.DataFrame | ArrowStream,
+    records: Eager,
     *,
     n_per_split: int | None = ...,
     rank: str = ...,
@@ -27,8 +27,8 @@ def assign_splits(
 ) -> pl.DataFrame: ...
 @overload
 def assign_splits(
-    records: Frame, *, n_per_split: int | None = ..., rank: str = ..., by: Sequence[str] | None = ...
-) -> pl.DataFrame | pl.LazyFrame: ...
+    records: Lazy, *, n_per_split: int | None = ..., rank: str = ..., by: Sequence[str] | None = ...
+) -> pl.LazyFrame: ...
 def assign_splits(
     records: Frame,
     *,

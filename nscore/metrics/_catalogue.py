@@ -82,7 +82,7 @@ def resolve(metrics: Sequence[MetricLike] | str | None) -> list[Metric]:
         return CATALOGUE.values()
     elif isinstance(metrics, str):
         metrics = [metrics]
-    return [_entry(m) for m in dict.fromkeys(metrics)]
+    return list({m.name: m for m in map(_entry, metrics)}.values())
 
 
 def _entry(given: MetricLike) -> Metric:

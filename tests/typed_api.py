@@ -1,0 +1,53 @@
+"""The public API as a user would write it; mypy, in strict mode, checks it and nothing runs it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import assert_type
+
+import polars as pl
+
+import nscore as ns
+
+
+def in_a_group_by(df: pl.DataFrame, lf: pl.LazyFrame) -> None:
+    """Metrics are expressions."""
+    assert_type(ns.ev_correlation_score(), pl.Expr)
+    assert_type(df.group_by("layer").agg(ns.ev_correlation_score(), ns.auroc(threshold=0.5)), pl.DataFrame)
+    lf.select(ns.spearman("t", pl.col("p"), weight="w").over("layer"))
+
+
+def stages(df: pl.DataFrame, lf: pl.LazyFrame, path: Path) -> None:
+    """Eager in, eager out; scores are eager always."""
+    assert_type(ns.calibrate(df), pl.DataFrame)
+    assert_type(ns.calibrate(lf, "percentile", fit=pl.col("split") == "calibration"), pl.LazyFrame)
+    assert_type(ns.simulate(df, path, simulator=["lexical", ns.TokenLookup()]), pl.DataFrame)
+    assert_type(ns.simulate("records/*.parquet", df), pl.LazyFrame)
+    assert_type(ns.assign_splits(df, n_per_split=5), pl.DataFrame)
+    assert_type(ns.score(df, by=["layer", "neuron"], metrics=["pearson", ns.cosine()], strata=True), pl.DataFrame)
+    assert_type(ns.score_sequences([path, path], on_failure="zero"), pl.DataFrame)
+    assert_type(ns.pool("scores/*.parquet", weights="weight"), pl.DataFrame)
+    assert_type(ns.fit_calibration(lf), pl.DataFrame)
+    ns.validate(df, "records")
+    ns.score(df.to_arrow())
+
+
+@ns.metric(best=0.0, higher_is_better=False, decomposes=False)
+def my_bias(activation: str = "activation", predicted: str = "predicted", *, weight: str | None = None) -> pl.Expr:
+    """A metric of one's own."""
+    del weight
+    return (pl.col(predicted) - pl.col(activation)).mean()
+
+
+def errors() -> None:
+    """One base."""
+    try:
+        ns.validate("nowhere.parquet", "records")
+    except ns.TableError as error:
+        assert_type(error.column, str | None)
+    except ns.NscoreError:
+        raise
+
+
+assert_type(my_bias(), pl.Expr)
+sim: ns.Simulator = ns.Shuffled(ns.Lexical())
