@@ -46,23 +46,23 @@ def _block(t: Floats, p: Floats, error: Floats, runs: _Runs) -> list[Floats]:
     squared_error_sum = runs.dot(error, error)
     abs_error_sum = runs.sum(np.abs(error, out=error))
     activation_abs_sum = runs.sum(np.abs(t, out=error))
-    t_mean, p_mean = runs.sum(t) / runs.lengths, runs.sum(p) / runs.lengths
-    t_off, p_off = runs.less(t, t_mean), runs.less(p, p_mean)
-    t_m2, p_m2, comoment = runs.dot(t_off, t_off), runs.dot(p_off, p_off), runs.dot(t_off, p_off)
-    if _narrow(t_mean, t_m2, runs.lengths) or _narrow(p_mean, p_m2, runs.lengths):
-        t_rest, p_rest = runs.sum(t_off), runs.sum(p_off)
-        t_m2, p_m2 = (t_m2 - t_rest**2 / runs.lengths).clip(0), (p_m2 - p_rest**2 / runs.lengths).clip(0)
-        comoment -= t_rest * p_rest / runs.lengths
-        t_constant, p_constant = runs.constant(t_off), runs.constant(p_off)
-        t_mean += np.where(t_constant, runs.first(t_off), 0)
-        p_mean += np.where(p_constant, runs.first(p_off), 0)
-        t_m2[t_constant], p_m2[p_constant], comoment[t_constant | p_constant] = 0, 0, 0
-    return [t_mean, p_mean, t_m2, p_m2, comoment, activation_abs_sum, abs_error_sum, squared_error_sum]
+    t_mean, t_off = _centred(t, runs)
+    p_mean, p_off = _centred(p, runs)
+    m2s = runs.dot(t_off, t_off), runs.dot(p_off, p_off), runs.dot(t_off, p_off)
+    return [t_mean, p_mean, *m2s, activation_abs_sum, abs_error_sum, squared_error_sum]
 
 
-def _narrow(mean: Floats, m2: Floats, lengths: Indices) -> bool:
-    """Whether in some run the mean is so large against the spread that its rounding shows: a constant, at worst."""
-    return bool(((m2 <= lengths * (1e-6 * mean) ** 2) & (mean != 0)).any())
+def _centred(x: Floats, runs: _Runs) -> tuple[Floats, Floats]:
+    """The mean of each run, and the values less the mean, in place.
+
+    They are taken from the first value first: a run with a large mean and a small spread keeps its digits, and of a
+    constant exactly nothing is left.
+    """
+    first = runs.first(x).copy()
+    runs.subtract(x, first)
+    mean = runs.sum(x) / runs.lengths
+    runs.subtract(x, mean)
+    return first + mean, x
 
 
 class _Runs(Protocol):
@@ -72,9 +72,8 @@ class _Runs(Protocol):
 
     def sum(self, x: Floats) -> Floats: ...
     def dot(self, x: Floats, y: Floats) -> Floats: ...
-    def less(self, x: Floats, value: Floats) -> Floats: ...
+    def subtract(self, x: Floats, value: Floats) -> None: ...
     def first(self, x: Floats) -> Floats: ...
-    def constant(self, x: Floats) -> npt.NDArray[np.bool_]: ...
 
 
 class _Even:
@@ -89,17 +88,12 @@ class _Even:
     def dot(self, x: Floats, y: Floats) -> Floats:
         return np.asarray(np.vecdot(x.reshape(self._shape), y.reshape(self._shape)))
 
-    def less(self, x: Floats, value: Floats) -> Floats:
+    def subtract(self, x: Floats, value: Floats) -> None:
         rows = x.reshape(self._shape)
         np.subtract(rows, value[:, None], out=rows)
-        return x
 
     def first(self, x: Floats) -> Floats:
         return x.reshape(self._shape)[:, 0]
-
-    def constant(self, x: Floats) -> npt.NDArray[np.bool_]:
-        rows = x.reshape(self._shape)
-        return np.asarray(rows.min(axis=1) == rows.max(axis=1))
 
 
 class _Ragged:
@@ -112,15 +106,11 @@ class _Ragged:
     def dot(self, x: Floats, y: Floats) -> Floats:
         return np.add.reduceat(x * y, self._starts)
 
-    def less(self, x: Floats, value: Floats) -> Floats:
+    def subtract(self, x: Floats, value: Floats) -> None:
         x -= np.repeat(value, self.lengths)
-        return x
 
     def first(self, x: Floats) -> Floats:
         return x[self._starts]
-
-    def constant(self, x: Floats) -> npt.NDArray[np.bool_]:
-        return np.equal(np.minimum.reduceat(x, self._starts), np.maximum.reduceat(x, self._starts))
 
 
 def _runs(starts: Indices, lengths: Indices) -> _Runs:
@@ -130,28 +120,25 @@ def _runs(starts: Indices, lengths: Indices) -> _Runs:
 def moments_of_merged_runs(columns: list[Floats], mass: Floats, w: Floats | None, starts: Indices) -> Floats:
     """The eight moments after the counts of each run of rows that hold moments; no row has a mass of 0."""
     t, p, t_m2, p_m2, comoment, *sums = columns
-    lengths = np.diff(starts, append=len(mass))
-    n = np.add.reduceat(mass, starts)
+    runs = _Ragged(starts, np.diff(starts, append=len(mass)))
+    n = runs.sum(mass)
+
+    def centred(x: Floats) -> tuple[Floats, Floats]:
+        first, off = runs.first(x), x.copy()
+        runs.subtract(off, first)
+        mean = runs.dot(mass, off) / n
+        runs.subtract(off, mean)
+        return first + mean, off
 
     def total(x: Floats) -> Floats:
-        return np.add.reduceat(x if w is None else x * w, starts)
+        return runs.sum(x) if w is None else runs.dot(x, w)
 
-    def centre(x: Floats, m2: Floats) -> tuple[Floats, Floats, npt.NDArray[np.bool_]]:
-        mean = np.add.reduceat(mass * x, starts) / n
-        constant = (np.minimum.reduceat(x, starts) == np.maximum.reduceat(x, starts)) & (
-            np.maximum.reduceat(m2, starts) == 0
-        )
-        mean[constant] = x[starts][constant]
-        return mean, x - np.repeat(mean, lengths), constant
-
-    t_mean, t_off, t_constant = centre(t, t_m2)
-    p_mean, p_off, p_constant = centre(p, p_m2)
+    t_mean, t_off = centred(t)
+    p_mean, p_off = centred(p)
     t_mass, p_mass = mass * t_off, mass * p_off
-    t_rest, p_rest = np.add.reduceat(t_mass, starts), np.add.reduceat(p_mass, starts)
     merged = [
-        total(t_m2) + np.add.reduceat(t_mass * t_off, starts) - t_rest**2 / n,
-        total(p_m2) + np.add.reduceat(p_mass * p_off, starts) - p_rest**2 / n,
-        total(comoment) + np.add.reduceat(t_mass * p_off, starts) - t_rest * p_rest / n,
+        total(t_m2) + runs.dot(t_mass, t_off),
+        total(p_m2) + runs.dot(p_mass, p_off),
+        total(comoment) + runs.dot(t_mass, p_off),
     ]
-    merged[0][t_constant], merged[1][p_constant], merged[2][t_constant | p_constant] = 0, 0, 0
     return np.stack([t_mean, p_mean, *merged, *map(total, sums)])

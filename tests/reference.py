@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from nscore.metrics import CATALOGUE
 
-QUICK = settings(max_examples=25, deadline=None)
-THOROUGH = settings(max_examples=60, deadline=None)
+QUICK = settings(max_examples=20, deadline=None)
+THOROUGH = settings(max_examples=40, deadline=None)
 
 TOLERANCE = 1e-12
 # On columns that are nearly constant, numpy may come out exact by luck, while a score is a quotient of three sums each
@@ -159,8 +159,8 @@ def assert_score(name, found, t, p):
 def assert_row(row, table):
     """A row of scores, by name, is what the reference makes of the table; a column `w` says how often a row counts."""
     if "coverage" in row:
-        known = table["predicted"].is_not_null().mean()
-        assert row["coverage"] == known, (row["coverage"], known)
+        # Polars divides by a column of one row by way of its reciprocal: the last digit may differ
+        assert math.isclose(row["coverage"], table["predicted"].is_not_null().mean(), rel_tol=1e-15, abs_tol=0)
     t, p = both(table)
     for name in row.keys() & NUMPY.keys():
         assert_score(name, row[name], t, p)

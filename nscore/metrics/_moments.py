@@ -46,28 +46,31 @@ class Moments:
         """The moments of the tokens of a group (or of a whole frame)."""
         t, p, w = masked(activation, predicted, weight)
         n = t.count() if w is None else w.sum()
-        t_mean, p_mean = _mean(t, n, w), _mean(p, n, w)
-        t_off, p_off = t - t_mean, p - p_mean
-        t_constant, p_constant = t.min() == t.max(), p.min() == p.max()
+        # Moments are taken from the smallest value, not from zero: a column with a large mean and a small spread keeps
+        # its digits, and of a constant nothing at all is left.
+        t_low, p_low = t.min(), p.min()
+        t_up, p_up = t - t_low, p - p_low
         error = t - p
 
         def total(x: pl.Expr) -> pl.Expr:
             return x.sum() if w is None else (w * x).sum()
 
-        # The offsets of a rounded mean do not sum to nothing; what they sum to is taken out again (the corrected
-        # two-pass algorithm), so that columns with a large mean and a small spread keep their digits.
-        def centred(x: pl.Expr, y: pl.Expr) -> pl.Expr:
-            return pl.when(n > 0).then(total(x * y) - total(x) * total(y) / n).otherwise(0.0)
+        def mean(x: pl.Expr) -> pl.Expr:
+            return x.mean() if w is None else total(x) / n
 
+        def m2(x: pl.Expr) -> pl.Expr:
+            return _some(n, x.var(ddof=0) * n if w is None else total((x - mean(x)).pow(2)))
+
+        comoment = pl.cov(t_up, p_up, ddof=0) * n if w is None else total((t_up - mean(t_up)) * (p_up - mean(p_up)))
         return cls(
             n_tokens=_column(predicted).len(),
             n_predicted=_column(predicted).count(),
             n_scored=n,
-            activation_mean=pl.when(t_constant).then(t.min()).otherwise(t_mean),
-            predicted_mean=pl.when(p_constant).then(p.min()).otherwise(p_mean),
-            activation_m2=pl.when(t_constant).then(0.0).otherwise(centred(t_off, t_off).clip(0)),
-            predicted_m2=pl.when(p_constant).then(0.0).otherwise(centred(p_off, p_off).clip(0)),
-            comoment=pl.when(t_constant | p_constant).then(0.0).otherwise(centred(t_off, p_off)),
+            activation_mean=t_low + mean(t_up),
+            predicted_mean=p_low + mean(p_up),
+            activation_m2=m2(t_up),
+            predicted_m2=m2(p_up),
+            comoment=_some(n, comoment),
             activation_abs_sum=total(t.abs()),
             abs_error_sum=total(error.abs()),
             squared_error_sum=total(error * error),
@@ -85,26 +88,23 @@ class Moments:
         w = pl.lit(1.0) if weight is None else _column(weight).cast(pl.Float64)
         mass = each.n_scored * w
         n = mass.sum()
-        some = each.n_scored > 0
-        t, p = (pl.when(some).then(mean) for mean in (each.activation_mean, each.predicted_mean))
-        t_constant = _constant(t, each.activation_m2)
-        p_constant = _constant(p, each.predicted_m2)
-        t_mean, p_mean = (mass * t).sum() / n, (mass * p).sum() / n
-        t_off, p_off = t - t_mean, p - p_mean
+        t, p = (pl.when(each.n_scored > 0).then(mean) for mean in (each.activation_mean, each.predicted_mean))
+        t_low, p_low = t.min(), p.min()
+        t_up, p_up = t - t_low, p - p_low
+        t_mean, p_mean = ((mass * x).sum() / n for x in (t_up, p_up))
 
         def centred(within: pl.Expr, x: pl.Expr, y: pl.Expr) -> pl.Expr:
-            between = (mass * x * y).sum() - (mass * x).sum() * (mass * y).sum() / n
-            return pl.when(n > 0).then((within * w).sum() + between).otherwise(0.0)
+            return _some(n, (within * w).sum() + (mass * x * y).sum())
 
         return cls(
             n_tokens=each.n_tokens.sum(),
             n_predicted=each.n_predicted.sum(),
             n_scored=n,
-            activation_mean=pl.when(t_constant).then(t.min()).otherwise(t_mean),
-            predicted_mean=pl.when(p_constant).then(p.min()).otherwise(p_mean),
-            activation_m2=pl.when(t_constant).then(0.0).otherwise(centred(each.activation_m2, t_off, t_off)),
-            predicted_m2=pl.when(p_constant).then(0.0).otherwise(centred(each.predicted_m2, p_off, p_off)),
-            comoment=pl.when(t_constant | p_constant).then(0.0).otherwise(centred(each.comoment, t_off, p_off)),
+            activation_mean=t_low + t_mean,
+            predicted_mean=p_low + p_mean,
+            activation_m2=centred(each.activation_m2, t_up - t_mean, t_up - t_mean),
+            predicted_m2=centred(each.predicted_m2, p_up - p_mean, p_up - p_mean),
+            comoment=centred(each.comoment, t_up - t_mean, p_up - p_mean),
             activation_abs_sum=(each.activation_abs_sum * w).sum(),
             abs_error_sum=(each.abs_error_sum * w).sum(),
             squared_error_sum=(each.squared_error_sum * w).sum(),
@@ -167,9 +167,6 @@ def _column(column: Columns) -> pl.Expr:
     return pl.col(column) if isinstance(column, str) else column
 
 
-def _mean(x: pl.Expr, n: pl.Expr, w: pl.Expr | None) -> pl.Expr:
-    return x.mean() if w is None else (w * x).sum() / n
-
-
-def _constant(means: pl.Expr, m2: pl.Expr) -> pl.Expr:
-    return (means.min() == means.max()) & (m2.max() == 0)
+def _some(n: pl.Expr, moment: pl.Expr) -> pl.Expr:
+    """A sum of squares or products, 0 where there is nothing to sum."""
+    return pl.when(n > 0).then(moment).otherwise(0.0)

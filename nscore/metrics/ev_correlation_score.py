@@ -42,7 +42,6 @@ def ev_correlation_score(
     """
     m = moments(activation, predicted, weight)
     r = m.comoment / m.activation_m2.sqrt() / m.predicted_m2.sqrt()
-    constant = (m.activation_m2 == 0) | (m.predicted_m2 == 0)
-    # numpy clips to [-1, 1]; a quotient of rounded numbers may be 1 + 2e-16
-    score = pl.when(constant).then(0.0).otherwise(r.clip(-1, 1).fill_nan(0.0))
-    return m.where_any(score).alias("ev_correlation_score")
+    # numpy clips to [-1, 1]; a quotient of rounded numbers may be 1 + 2e-16. Of a constant both moments are exactly 0,
+    # and 0 / 0 is NaN. (fill_nan would have the whole expression evaluated three times over in a group_by.)
+    return m.where_any(r.clip(-1, 1).replace({float("nan"): 0.0})).alias("ev_correlation_score")

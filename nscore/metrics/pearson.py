@@ -42,5 +42,5 @@ def pearson(
     """
     m = moments(activation, predicted, weight)
     r = m.comoment / m.activation_m2.sqrt() / m.predicted_m2.sqrt()
-    defined = (m.activation_m2 > 0) & (m.predicted_m2 > 0)
-    return pl.when(defined).then(r.clip(-1, 1)).alias("pearson")
+    # of a constant both moments are exactly 0, and 0 / 0 is NaN
+    return r.clip(-1, 1).replace({float("nan"): None}).alias("pearson")

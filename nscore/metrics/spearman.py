@@ -41,4 +41,8 @@ def spearman(
         1.0
     """
     t, p, w = kept(activation, predicted, weight)
-    return pearson(mass_below(t, w), mass_below(p, w), weight=w).alias("spearman")
+    ranks = mass_below(t, w), mass_below(p, w)
+    if w is not None:
+        return pearson(*ranks, weight=w).alias("spearman")
+    # Ranks have no large mean to lose digits to, so that the engine's own correlation will do, and ranks them once.
+    return pl.corr(*ranks).clip(-1, 1).replace({float("nan"): None}).alias("spearman")
