@@ -21,6 +21,8 @@ Indices: TypeAlias = npt.NDArray[np.intp]
 BLOCK_ROWS = 131_072
 
 
+# What is not finite, or overflows, shows in the sums; numpy need not warn of it.
+@np.errstate(all="ignore")
 def moments_of_runs(t: Numbers, p: Numbers, starts: Indices) -> Floats:
     """The eight moments after the counts (rows, in the order of `MOMENTS`) of each run (columns)."""
     result = np.empty((8, len(starts)))
@@ -117,6 +119,7 @@ def _runs(starts: Indices, lengths: Indices) -> _Runs:
     return _Even(lengths) if (lengths == lengths[0]).all() else _Ragged(starts, lengths)
 
 
+@np.errstate(all="ignore")
 def moments_of_merged_runs(columns: list[Floats], mass: Floats, w: Floats | None, starts: Indices) -> Floats:
     """The eight moments after the counts of each run of rows that hold moments; no row has a mass of 0."""
     t, p, t_m2, p_m2, comoment, *sums = columns

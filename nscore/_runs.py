@@ -182,7 +182,6 @@ def _copied(rows: pl.DataFrame, start: int, stop: int) -> Columns:
 def _starts(rows: pl.DataFrame, layout: Layout) -> Indices:
     changed = boundaries(rows, [*layout.record, *layout.carried])
     if layout.positions:
-        # unsigned positions wrap round from 0: then they differ all the same
         _mark(changed, _known(rows.get_column(POSITION)), lambda here, before: here - before != 1)
     return np.flatnonzero(changed)
 
@@ -204,7 +203,9 @@ def _plain(column: pl.Series) -> bool:
 
 
 def _known(position: pl.Series) -> Numbers:
-    return (position.fill_null(0) if position.null_count() else position).to_numpy()
+    values = (position.fill_null(0) if position.null_count() else position).to_numpy()
+    # the difference of 8 or 16 bits wraps round, so that 0 would seem to follow 255
+    return values.astype(np.int32) if values.itemsize < 4 else values
 
 
 def _taken(column: pl.Series, rows: Indices) -> Column:

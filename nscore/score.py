@@ -18,10 +18,10 @@ from nscore.records import (
     ACTIVATION,
     COVERAGE,
     N_PREDICTED,
-    N_SEQUENCES,
     N_TOKENS,
     ON_FAILURE,
     PREDICTED,
+    SEQUENCE,
     SHOWN,
     SIMULATED,
     SPLIT,
@@ -142,34 +142,51 @@ def score(
     """
     given = source(frame)
     chosen = resolve(metrics)
-    merging = [m for m in chosen if m.decomposes]
     keep = [c for c in (weights, STRATUM if strata else None) if c is not None]
     sequences = score_sequences(
         given,
         by=by,
-        metrics=merging or ["coverage"],
+        metrics=[m for m in chosen if m.decomposes],
         splits=splits,
         on_failure=on_failure,
         keep=keep,
         explanations=explanations,
         leaks=leaks,
     )
-    keys = list(by) if by is not None else default_by(given.schema())
-    pooled = pool(sequences, by=keys, metrics=merging, strata=strata, weights=weights)
+    return pool_beside_tokens(
+        sequences, given, metrics=chosen, splits=splits, on_failure=on_failure, strata=strata, weights=weights
+    )
+
+
+def pool_beside_tokens(
+    sequences: pl.DataFrame,
+    frame: Frame,
+    *,
+    metrics: Sequence[MetricLike],
+    splits: Sequence[str] | None,
+    on_failure: OnFailure,
+    strata: bool,
+    weights: str | None,
+) -> pl.DataFrame:
+    """What `score` gives, where the sequence scores are there already: only ranks look at the tokens again."""
+    chosen = resolve(metrics)
     from_tokens = [m for m in chosen if not m.decomposes]
+    pooled = pool(sequences, metrics=[m for m in chosen if m.decomposes], strata=strata, weights=weights)
     if not from_tokens:
         return pooled
+    given = source(frame)
+    keys = sequences.columns[: sequences.columns.index(SEQUENCE)]
     tokens = _tokens(given, scored_splits(given.schema(), splits), on_failure)
-    strata_there = strata_of(sequences) if strata else []
-    for stratum in [None, *strata_there]:
+    there = strata_of(sequences) if strata else []
+    for stratum in [None, *there]:
         rows = tokens if stratum is None else tokens.filter(pl.col(STRATUM).cast(pl.String) == stratum)
         part = _from_tokens(rows, keys, from_tokens, weights)
         if stratum is not None:
             part = part.rename({m.name: only(stratum, m.name) for m in from_tokens})
         pooled = pooled.join(part, on=keys, how="left", nulls_equal=True, maintain_order="left")
     names = [m.name for m in chosen]
-    counts = [c for c in pooled.columns if c in {*keys, N_SEQUENCES, N_TOKENS, N_PREDICTED, COVERAGE}]
-    scores = [*names, *(only(s, n) for s in strata_there for n in names)]
+    counts = pooled.columns[: pooled.columns.index(COVERAGE) + 1]
+    scores = [*names, *(only(s, n) for s in there for n in names)]
     return pooled.select(list(dict.fromkeys([*counts, *scores])))
 
 

@@ -99,15 +99,16 @@ def check_finite(given: Source, column: str, *, nulls: bool) -> None:
     """Raises for the first value of a column that is not finite (or null, where nulls are not allowed)."""
     value = pl.col(column)
     bad = ~value.cast(pl.Float64).is_finite()
-    where = given.row_of(bad.fill_null(value=False) if nulls else bad.fill_null(value=True))
-    if where is None:
+    rows = given.frame.with_row_index("__row").filter(bad.fill_null(value=not nulls)).select("__row", column).head(1)
+    found = rows.collect(engine="streaming")
+    if not found.height:
         return
     known = "a finite number or null" if nulls else "a finite number"
     raise TableError(
         "non-finite value" if nulls else "null or non-finite value",
-        where,
+        given.where(found["__row"].item()),
         column=column,
-        found=f"expected {known}",
+        found=f"found {found[column].item()}, expected {known}",
         mend=f"Drop the record, or see where its {column} was lost"
         + (f"; what is not known is null: pl.col({column!r}).fill_nan(None)." if nulls else "."),
     )
@@ -125,8 +126,11 @@ def _validate_tokens(given: Source, schema: pl.Schema, keys: list[str], table: T
                 suspects.add(column.name)
         return {}
 
-    for column in [*keys, SEQUENCE, *([POSITION] if layout.positions else [])]:
-        _check_known(given, column)
+    must = [*keys, SEQUENCE, *([POSITION] if layout.positions else [])]
+    nulls = given.frame.select(pl.col(must).null_count()).collect(engine="streaming")
+    for column in must:
+        if nulls[column].item():
+            _check_known(given, column)
     found = runs(given, layout, look)
     if TOKEN in suspects:
         _check_known(given, TOKEN)
@@ -138,6 +142,8 @@ def _validate_tokens(given: Source, schema: pl.Schema, keys: list[str], table: T
 
 
 def _validate_rows(given: Source, schema: pl.Schema, keys: list[str]) -> None:
+    for column in keys:
+        _check_known(given, column)
     rows = given.frame.with_row_index("__row").filter(pl.struct(keys).is_duplicated()).sort(*keys, "__row")
     repeated = rows.head(2).collect()
     if repeated.height:
@@ -179,6 +185,8 @@ def _check_known(given: Source, column: str) -> None:
 def _check_positions(
     table: pl.DataFrame, new: np.ndarray[Any, np.dtype[np.bool_]], layout: Layout, given: Source
 ) -> None:
+    if table[FIRST].null_count():
+        _check_known(given, POSITION)
     first = table[FIRST].to_numpy()
     after = np.zeros_like(first)
     after[1:] = (first + table[LENGTH].to_numpy())[:-1]
@@ -191,7 +199,7 @@ def _check_positions(
     row = table.row(at, named=True)
     this = _same(row, layout.record) & (pl.col(POSITION) == found)
     name = _named(row, layout.record)
-    if found < wanted:
+    if found < wanted and not new[at]:
         rows = given.frame.with_row_index("__row").filter(this).select("__row").head(2)
         twice = rows.collect(engine="streaming")["__row"][-1]
         keys = [c for c in (SIMULATOR, EXPLANATION_ID) if c in layout.carried]
@@ -204,7 +212,7 @@ def _check_positions(
             + (f"; the table has {' and '.join(keys)} too" if keys else "")
             + "), or drop the repeated rows.",
         )
-    since = f"after {wanted - 1}" if wanted else "as the first"
+    since = "as the first" if new[at] else f"after {wanted - 1}"
     raise TableError(
         "gap in positions",
         given.row_of(this) or given.name,

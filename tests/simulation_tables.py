@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import polars as pl
 from hypothesis import settings
 
@@ -83,3 +85,12 @@ def command(capsys, *arguments):
         code = end.code
     written = capsys.readouterr()
     return code, written.out, written.err
+
+
+def read_json(text):
+    """JSON as the standard has it: no NaN, no infinities."""
+
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    return json.loads(text, parse_constant=refuse)

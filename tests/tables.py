@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from contextlib import contextmanager
 
+import numpy as np
 import polars as pl
 import pytest
 from hypothesis import settings
@@ -12,7 +13,8 @@ from hypothesis import strategies as st
 
 from nscore.errors import TableError
 
-QUICK = settings(max_examples=25, deadline=None)
+QUICK = settings(max_examples=400, deadline=None)
+LENGTHS = st.integers(1, 9)
 
 # Each mend, word for word.
 SPLITS = "train, calibration, valid, test"
@@ -96,27 +98,29 @@ def shuffles(draw, frame):
 
 
 @st.composite
-def scored(draw, lengths=st.integers(1, 9), *, nulls=True):
+def scored(draw, lengths=LENGTHS, *, nulls=True):
     """A simulated table that lies record by record, with positions and a stratum."""
-    values = st.floats(-10, 10, width=32)
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     frames = []
     for neuron in range(draw(st.integers(1, 3))):
         for sequence in range(draw(st.integers(1, 4))):
             n = draw(lengths)
-            t = draw(st.lists(values, min_size=n, max_size=n))
-            p = draw(st.lists(st.none() | values if nulls else values, min_size=n, max_size=n))
-            frames.append(
-                pl.DataFrame(
-                    {
-                        "layer": 0,
-                        "neuron": neuron,
-                        "explanation_id": "a",
-                        "sequence": sequence,
-                        "position": range(n),
-                        "stratum": "top" if sequence % 2 else "random",
-                        "activation": pl.Series(t, dtype=pl.Float64),
-                        "predicted": pl.Series(p, dtype=pl.Float64),
-                    }
-                )
-            )
-    return pl.concat(frames)
+            t, p = (_values(rng, draw(st.sampled_from(["normal", "whole", "zero", "constant"])), n) for _ in "tp")
+            keys = {"layer": 0, "neuron": neuron, "explanation_id": "a", "sequence": sequence}
+            marks = {"position": range(n), "stratum": "top" if sequence % 2 else "random"}
+            frames.append(pl.DataFrame(keys | marks | {"activation": t, "predicted": p}))
+    table = pl.concat(frames)
+    known = rng.random(table.height) < (draw(st.sampled_from([1.0, 0.7, 0.0])) if nulls else 1.0)
+    return table.with_columns(predicted=pl.when(pl.Series(known)).then("predicted"))
+
+
+def _values(rng, kind, n):
+    match kind:
+        case "normal":
+            return rng.normal(size=n)
+        case "whole":
+            return rng.integers(0, 11, size=n).astype(np.float64)
+        case "zero":
+            return np.zeros(n)
+        case _:
+            return np.full(n, rng.normal())

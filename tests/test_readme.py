@@ -29,12 +29,12 @@ def run(tmp_path):
 
 def test_commands_and_code_run_in_their_order(run, tmp_path):
     code = ""
-    for kind, text in BLOCKS:
+    for kind, text in [*BLOCKS, ("end", "")]:
         if kind == "python":
             code += text
+        elif kind in {"bash", "end"} and not text.startswith("pip install"):
             (tmp_path / "readme.py").write_text(code)
             run(sys.executable, "readme.py")
-        elif kind == "bash" and not text.startswith("pip install"):
             run("bash", "-euc", text)
     assert {p.name for p in (tmp_path / "run").iterdir()} == {
         "simulated.parquet",

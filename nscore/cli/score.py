@@ -12,6 +12,7 @@ import nscore as ns
 from nscore.cli._common import add_by, add_json, add_output, names, print_json, summarise, table, write
 from nscore.metrics import CATALOGUE, DEFAULT, resolve
 from nscore.records import N_PREDICTED, N_SEQUENCES, N_TOKENS, OnFailure, Split
+from nscore.score import pool_beside_tokens
 
 __all__ = ["configure", "run"]
 
@@ -49,23 +50,26 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Scores, writes both tables, prints a summary."""
-    asked = "all" if arguments.metrics == ["all"] else arguments.metrics
-    chosen = resolve(asked)
-    keep = [c for c in (arguments.weights,) if c]
-    common = {
-        "by": arguments.by,
-        "splits": arguments.splits,
-        "on_failure": arguments.on_failure,
-        "explanations": arguments.explanations,
-        "leaks": arguments.leaks,
-    }
-    sequences = ns.score_sequences(arguments.simulated, metrics=chosen, keep=keep, **common)
-    if all(m.decomposes for m in chosen):
-        scores = ns.pool(sequences, by=arguments.by, metrics=chosen, strata=arguments.strata, weights=arguments.weights)
-    else:
-        scores = ns.score(
-            arguments.simulated, metrics=chosen, strata=arguments.strata, weights=arguments.weights, **common
-        )
+    chosen = resolve("all" if arguments.metrics == ["all"] else arguments.metrics)
+    sequences = ns.score_sequences(
+        arguments.simulated,
+        by=arguments.by,
+        metrics=chosen,
+        splits=arguments.splits,
+        on_failure=arguments.on_failure,
+        keep=[arguments.weights] if arguments.weights else [],
+        explanations=arguments.explanations,
+        leaks=arguments.leaks,
+    )
+    scores = pool_beside_tokens(
+        sequences,
+        arguments.simulated,
+        metrics=chosen,
+        splits=arguments.splits,
+        on_failure=arguments.on_failure,
+        strata=arguments.strata,
+        weights=arguments.weights,
+    )
     files = [write(scores, arguments.out, "scores"), write(sequences, arguments.out, "sequence_scores")]
     report(scores, [m.name for m in chosen], as_json=arguments.json, files=files)
     return 0
