@@ -187,7 +187,7 @@ def _check_positions(
 ) -> None:
     if table[FIRST].null_count():
         _check_known(given, POSITION)
-    first = table[FIRST].to_numpy()
+    first = table[FIRST].to_numpy().astype(np.int64)
     after = np.zeros_like(first)
     after[1:] = (first + table[LENGTH].to_numpy())[:-1]
     expected = np.where(new, 0, after)

@@ -48,7 +48,7 @@ def test_an_activation_that_is_no_number_is_refused(value):
         "null or non-finite value",
         "the frame, row 4",
         column="activation",
-        found="expected a finite number",
+        found=f"found {value}, expected a finite number",
         mend=LOST.format("activation"),
     ):
         ns.validate(records(activation=[0.0, 1.0, 0.5, 0.0, value, 0.25]), "records")
@@ -63,7 +63,7 @@ def test_a_simulated_table_may_hold_null_but_no_infinity(column, value, stage):
         "non-finite value",
         "the frame, row 9",
         column=column,
-        found="expected a finite number or null",
+        found=f"found {value}, expected a finite number or null",
         mend=LOST.format(column)[:-1] + f"; what is not known is null: pl.col({column!r}).fill_nan(None).",
     ):
         stage(table)
