@@ -55,7 +55,7 @@ class Layout:
 def runs(given: Source, layout: Layout, measure: Measure) -> pl.DataFrame:
     """One row a run, in the order of the rows: the record, what it carries, first position, length, measures."""
     frame = given.frame.select(layout.columns)
-    with reading(given.name), bar("reading", "tokens", given.height) as step:
+    with reading(given), bar("reading", "tokens", given.height) as step:
         try:
             return _walk(frame, layout, measure, step, orderly=True)
         except _Scattered:

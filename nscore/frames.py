@@ -38,8 +38,21 @@ class Source:
 
     def schema(self) -> pl.Schema:
         """The columns and dtypes; a file that is no Parquet is a `TableError`."""
-        with reading(self.name):
+        with reading(self):
             return self.frame.collect_schema()
+
+    def file_at_fault(self) -> str:
+        """The file that cannot be read, or lacks a column that the first one has, or has it in another dtype."""
+        first = None
+        for file in self.files:
+            try:
+                here = pl.read_parquet_schema(file)
+            except (pl.exceptions.PolarsError, OSError):
+                return file
+            first = first or here
+            if any(here.get(column) != dtype for column, dtype in first.items()):
+                return file
+        return self.name
 
     def height(self) -> int | None:
         """How many rows there are, where that costs nothing to know."""
@@ -88,8 +101,7 @@ def source(frame: Frame) -> Source:
         files = tuple(file for path in frame for file in _files(str(path)))
     else:
         raise TypeError(f"expected a frame or a path, found {type(frame).__name__}")
-    with reading(", ".join(files[:1])):
-        return Source(pl.scan_parquet(list(files), glob=False), files, eager=False)
+    return Source(pl.scan_parquet(list(files), glob=False, extra_columns="ignore"), files, eager=False)
 
 
 def like(given: Source, result: pl.LazyFrame) -> pl.DataFrame | pl.LazyFrame:
@@ -97,19 +109,19 @@ def like(given: Source, result: pl.LazyFrame) -> pl.DataFrame | pl.LazyFrame:
     return result.collect() if given.eager else result
 
 
-class reading:  # noqa: N801  (reads as a statement: with reading(name))
-    """Turns what Polars says about a file into a `TableError` that names the file."""
+class reading:  # noqa: N801  (reads as a statement: with reading(source))
+    """Turns what Polars says of a file into a `TableError` that names the file; of a frame it is left as it is."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, given: Source) -> None:
+        self._given = given
 
     def __enter__(self) -> None: ...
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        if isinstance(error, pl.exceptions.SchemaError | pl.exceptions.ComputeError | OSError):
+        if self._given.files and isinstance(error, pl.exceptions.PolarsError | OSError):
             raise TableError(
                 "unreadable",
-                self.name,
+                self._given.file_at_fault(),
                 found=str(error).split("\n", maxsplit=1)[0].rstrip(". "),
                 mend="Expected whole Parquet files with the same columns; write the file again.",
             ) from error

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from nscore.errors import TableError
 
-QUICK = settings(max_examples=400, deadline=None)
+QUICK = settings(max_examples=25, deadline=None)
 LENGTHS = st.integers(1, 9)
 
 # Each mend, word for word.

@@ -12,7 +12,6 @@ from tables import QUICK, as_files, shuffles, simulated
 
 import nscore as ns
 
-KEYS = ["layer", "neuron", "explanation_id"]
 CALIBRATION = pl.col("split") == "calibration"
 both_methods = pytest.mark.parametrize("method", ["linear", "percentile"])
 
@@ -130,8 +129,8 @@ def test_a_fit_on_scored_tokens_is_refused_unless_asked_for_by_name(method):
 
 def test_a_fit_on_the_scored_tokens_makes_a_negative_correlation_positive():
     frame = many(2)
-    before = ns.score(frame)["ev_correlation_score"]
-    after = ns.score(ns.calibrate(frame, fit=pl.col("split") == "test", fit_on_scored=True))["ev_correlation_score"]
+    fitted = ns.calibrate(frame, fit=pl.col("split") == "test", fit_on_scored=True)
+    before, after = (ns.score(f)["ev_correlation_score"] for f in (frame, fitted))
     assert before[1] < 0 < after[1]
     np.testing.assert_allclose(after, before.abs(), rtol=0, atol=1e-9)
 
@@ -157,7 +156,7 @@ def test_with_no_row_to_fit_on_nothing_is_calibrated(method, tmp_path):
 @both_methods
 def test_an_explanation_without_calibration_rows_gets_null_and_says_so(method):
     frame = many(3).filter(CALIBRATION.not_() | (pl.col("explanation_id") != "e1"))
-    failed = pl.col("sequence").cum_count().over(KEYS) == 1
+    failed = pl.int_range(pl.len()).over("explanation_id") == 0
     frame = frame.with_columns(
         predicted=pl.when(~failed).then("predicted"), status=pl.when(failed).then(pl.lit("refused")).otherwise("status")
     )
@@ -166,8 +165,8 @@ def test_an_explanation_without_calibration_rows_gets_null_and_says_so(method):
     assert lost["predicted"].null_count() == lost.height
     assert lost["status"].to_list() == ["refused"] + ["not_calibrated"] * (lost.height - 1)
     assert lost["predicted_raw"].equals(frame.filter(explanation_id="e1")["predicted"])
-    rest = pl.col("explanation_id") != "e1"
-    close(calibrated.filter(rest), ns.calibrate(frame.filter(rest), method))
+    rest = frame.filter(pl.col("explanation_id") != "e1")
+    close(calibrated.filter(pl.col("explanation_id") != "e1"), ns.calibrate(rest, method))
     fits = ns.fit_calibration(frame, method)
     assert fits["n_fitted"].to_list() == [39, 0, 39]
     assert fits.row(1)[-1] is None
@@ -201,18 +200,18 @@ def test_none_keeps_the_prediction_beside_itself():
 def test_a_table_of_fits_is_used_again(method, tmp_path):
     frame = many()
     fits = ns.fit_calibration(frame, method)
-    assert fits.columns[:5] == [*KEYS, "method", "n_fitted"]
+    assert fits.columns[:5] == ["layer", "neuron", "explanation_id", "method", "n_fitted"]
     close(ns.calibrate(frame, method, fitted=fits), ns.calibrate(frame, method))
-    fits.write_parquet(tmp_path / "fits.parquet")
+    (file,) = as_files(tmp_path, fits, n_files=1)
     scored = frame.filter(~CALIBRATION)  # what was fitted on is not needed any more
-    again = ns.calibrate(scored, method, fitted=pl.read_parquet(tmp_path / "fits.parquet"))
+    again = ns.calibrate(scored, method, fitted=pl.read_parquet(file))
     close(again, ns.calibrate(frame, method).filter(~CALIBRATION))
 
 
 @both_methods
 def test_several_explanations_at_once_equal_a_loop(method):
     frame = many()
-    alone = [ns.calibrate(part, method) for part in frame.partition_by(KEYS)]
+    alone = [ns.calibrate(part, method) for part in frame.partition_by("explanation_id")]
     close(ns.calibrate(frame, method), pl.concat(alone))
 
 
@@ -232,8 +231,7 @@ def test_rows_stay_where_they_are(method, data):
 def test_eager_lazy_and_files_agree(method, tmp_path):
     frame = many()
     eager = ns.calibrate(frame, method)
-    as_files(tmp_path, frame)
-    for given_ in (frame.lazy(), tmp_path, str(tmp_path / "part-*.parquet")):
+    for given_ in (frame.lazy(), as_files(tmp_path, frame), tmp_path, str(tmp_path / "part-*.parquet")):
         lazy = ns.calibrate(given_, method)
         assert isinstance(lazy, pl.LazyFrame)
         close(lazy.collect(), eager)
@@ -242,8 +240,8 @@ def test_eager_lazy_and_files_agree(method, tmp_path):
 @both_methods
 def test_a_key_may_be_null(method):
     frame = many(2)
-    null = frame.with_columns(layer=pl.lit(None, dtype=pl.Int64))
-    close(ns.calibrate(null, method).drop("layer"), ns.calibrate(frame, method).drop("layer"))
+    null = ns.calibrate(frame.with_columns(layer=pl.lit(None, dtype=pl.Int64)), method)
+    close(null.drop("layer"), ns.calibrate(frame, method).drop("layer"))
 
 
 def test_an_unknown_method_is_named_with_the_nearest_one():

@@ -128,9 +128,8 @@ def test_an_empty_list_of_paths_has_no_file():
 
 def test_brackets_in_a_path_are_taken_as_they_are(tmp_path):
     file = as_files(tmp_path / "run[1]", records(), n_files=1)[0].rename(tmp_path / "run[1]" / "part[2].parquet")
-    ns.validate(file, "records")
-    ns.validate([file], "records")
-    ns.validate(file.parent, "records")
+    for path in (file, [file], file.parent):
+        ns.validate(path, "records")
 
 
 def truncated(file):

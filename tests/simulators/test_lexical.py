@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from simulation_tables import PROPERTY, explained, predictions, predictions_of, record
+from simulation_tables import PROPERTY, explained, predictions_of, record
 
 import nscore as ns
 
@@ -163,7 +163,7 @@ def test_tokens_and_explanations_may_be_categories(dtype, column):
     assert ns.simulate(*tables)["predicted"].to_list() == [10.0, 5.0]
 
 
-@settings(PROPERTY, max_examples=10)
+@settings(PROPERTY, max_examples=7)
 @given(st.lists(st.tuples(PECULIAR, st.lists(PECULIAR, min_size=1, max_size=6)), min_size=1, max_size=12))
 def test_any_unicode_is_read_and_the_rows_stay_as_they_were(drawn):
     pairs = pl.concat(
@@ -177,15 +177,15 @@ def test_any_unicode_is_read_and_the_rows_stay_as_they_were(drawn):
     assert set(result["predicted"]) <= {0.0, 5.0, 10.0}
 
 
-@settings(PROPERTY, max_examples=4)
+@settings(PROPERTY, max_examples=3)
 @given(
-    st.lists(st.tuples(PECULIAR.filter(str.strip), st.lists(PECULIAR, min_size=1, max_size=6)), min_size=3, max_size=4)
+    st.lists(st.tuples(PECULIAR.filter(str.strip), st.lists(PECULIAR, min_size=1, max_size=6)), min_size=2, max_size=8)
 )
-def test_a_record_is_predicted_as_if_it_were_alone(drawn):
-    assert predictions_of(drawn) == [predictions(text, tokens) for text, tokens in drawn]
+def test_a_record_is_predicted_whatever_lies_beside_it(drawn):
+    assert predictions_of(drawn) == predictions_of(drawn[:1]) + predictions_of(drawn[1:])
 
 
-@settings(PROPERTY, max_examples=10)
+@settings(PROPERTY, max_examples=7)
 @given(st.lists(st.text("bcdfglmz", min_size=2, max_size=6), min_size=1, max_size=6), st.data())
 def test_a_word_in_pieces_is_predicted_like_the_whole_word(words, data):
     known = " ".join(data.draw(st.lists(st.sampled_from(["some", *words]), min_size=1)))
