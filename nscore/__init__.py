@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from nscore.errors import MissingExtraError as MissingExtraError
     from nscore.errors import NscoreError as NscoreError
     from nscore.errors import PoolError as PoolError
+    from nscore.errors import SettingError as SettingError
+    from nscore.errors import SimulatorError as SimulatorError
     from nscore.errors import TableError as TableError
     from nscore.errors import UnknownNameError as UnknownNameError
     from nscore.metrics import Moments as Moments
@@ -61,6 +63,8 @@ _HOMES = {
         "MissingExtraError",
         "NscoreError",
         "PoolError",
+        "SettingError",
+        "SimulatorError",
         "TableError",
         "UnknownNameError",
     ),

@@ -6,7 +6,7 @@ functions equal to the expressions, which are the definition.
 
 from __future__ import annotations
 
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -28,17 +28,16 @@ def moments_of_runs(t: Numbers, p: Numbers, starts: Indices) -> Floats:
     result = np.empty((8, len(starts)))
     ends = np.append(starts[1:], len(t))
     lengths = ends - starts
-    # Three arrays are used again for each block: fresh ones would be mapped and faulted in again and again.
-    scratch = np.empty((3, max(BLOCK_ROWS, int(lengths.max(initial=0)))))
+    # Four arrays are used again for each block: fresh ones would be mapped and faulted in again and again.
+    scratch = np.empty((4, max(BLOCK_ROWS, int(lengths.max(initial=0)))))
     first = 0
     while first < len(starts):
         last = max(int(np.searchsorted(ends, starts[first] + BLOCK_ROWS, side="right")), first + 1)
         rows = slice(starts[first], ends[last - 1])
         here = scratch[:, : rows.stop - rows.start]
         here[0], here[1] = t[rows], p[rows]
-        result[:, first:last] = _block(
-            here[0], here[1], here[2], _runs(starts[first:last] - rows.start, lengths[first:last])
-        )
+        block = _Runs(starts[first:last] - rows.start, lengths[first:last], here[3])
+        result[:, first:last] = _block(here[0], here[1], here[2], block)
         first = last
     return result
 
@@ -67,46 +66,20 @@ def _centred(x: Floats, runs: _Runs) -> tuple[Floats, Floats]:
     return first + mean, x
 
 
-class _Runs(Protocol):
-    """What is done to each run of a block: rows of an array where they are of one length, stretches where not."""
+class _Runs:
+    """What is done to each run of a block.
 
-    lengths: Indices
+    A run is summed by itself, so that what comes out does not depend on which others lie in the block.
+    """
 
-    def sum(self, x: Floats) -> Floats: ...
-    def dot(self, x: Floats, y: Floats) -> Floats: ...
-    def subtract(self, x: Floats, value: Floats) -> None: ...
-    def first(self, x: Floats) -> Floats: ...
-
-
-class _Even:
-    def __init__(self, lengths: Indices) -> None:
-        self.lengths = lengths
-        self._shape = (len(lengths), int(lengths[0]))
-        self._ones = np.ones(self._shape[1])
-
-    def sum(self, x: Floats) -> Floats:
-        return np.asarray(np.vecdot(x.reshape(self._shape), self._ones))
-
-    def dot(self, x: Floats, y: Floats) -> Floats:
-        return np.asarray(np.vecdot(x.reshape(self._shape), y.reshape(self._shape)))
-
-    def subtract(self, x: Floats, value: Floats) -> None:
-        rows = x.reshape(self._shape)
-        np.subtract(rows, value[:, None], out=rows)
-
-    def first(self, x: Floats) -> Floats:
-        return x.reshape(self._shape)[:, 0]
-
-
-class _Ragged:
-    def __init__(self, starts: Indices, lengths: Indices) -> None:
-        self._starts, self.lengths = starts, lengths
+    def __init__(self, starts: Indices, lengths: Indices, spare: Floats) -> None:
+        self._starts, self.lengths, self._spare = starts, lengths, spare
 
     def sum(self, x: Floats) -> Floats:
         return np.add.reduceat(x, self._starts)
 
     def dot(self, x: Floats, y: Floats) -> Floats:
-        return np.add.reduceat(x * y, self._starts)
+        return np.add.reduceat(np.multiply(x, y, out=self._spare), self._starts)
 
     def subtract(self, x: Floats, value: Floats) -> None:
         x -= np.repeat(value, self.lengths)
@@ -115,15 +88,11 @@ class _Ragged:
         return x[self._starts]
 
 
-def _runs(starts: Indices, lengths: Indices) -> _Runs:
-    return _Even(lengths) if (lengths == lengths[0]).all() else _Ragged(starts, lengths)
-
-
 @np.errstate(all="ignore")
 def moments_of_merged_runs(columns: list[Floats], mass: Floats, w: Floats | None, starts: Indices) -> Floats:
     """The eight moments after the counts of each run of rows that hold moments; no row has a mass of 0."""
     t, p, t_m2, p_m2, comoment, *sums = columns
-    runs = _Ragged(starts, np.diff(starts, append=len(mass)))
+    runs = _Runs(starts, np.diff(starts, append=len(mass)), np.empty(len(mass)))
     n = runs.sum(mass)
 
     def centred(x: Floats) -> tuple[Floats, Floats]:

@@ -41,6 +41,10 @@ class Shelf(Generic[Item]):
         self._open()
         return iter(self._items)
 
+    def __contains__(self, name: str) -> bool:
+        self._open()
+        return name in self._items
+
     def values(self) -> list[Item]:
         """The items, in the order of their registration."""
         self._open()

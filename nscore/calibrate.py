@@ -12,6 +12,8 @@ from nscore.frames import Eager, Frame, Lazy, Source, like, source
 from nscore.metrics import moments
 from nscore.records import (
     ACTIVATION,
+    NOT_CALIBRATED,
+    OK,
     PREDICTED,
     PREDICTED_RAW,
     SCORED_SPLITS,
@@ -20,6 +22,7 @@ from nscore.records import (
     STATUS,
     default_by,
 )
+from nscore.validate import check_finite
 
 __all__ = ["Method", "calibrate", "fit_calibration"]
 
@@ -92,15 +95,15 @@ def calibrate(
     """
     given, keys = _opened(frame, method, by)
     if method == "none":
-        return like(given, _with_raw(given).with_columns(pl.col(RAW).alias(PREDICTED)).drop(RAW))
-    if fitted is None:
-        fitted = fit_calibration(given, method, fit=fit, by=keys, fit_on_scored=fit_on_scored)
-    apply = _apply_linear if method == "linear" else _apply_percentile
-    applied = apply(_with_raw(given), fitted.lazy(), keys)
+        applied = _with_raw(given).with_columns(pl.col(RAW).alias(PREDICTED))
+    else:
+        if fitted is None:
+            fitted = fit_calibration(given, method, fit=fit, by=keys, fit_on_scored=fit_on_scored)
+        _check_fitted(fitted, method, keys)
+        apply = _apply_linear if method == "linear" else _apply_percentile
+        applied = apply(_with_raw(given), fitted.lazy(), keys)
     if STATUS in given.schema():
-        lost = pl.col(RAW).is_not_null() & pl.col(PREDICTED).is_null()
-        status = pl.when(lost).then(pl.lit("not_calibrated")).otherwise(pl.col(STATUS).cast(pl.String))
-        applied = applied.with_columns(status.alias(STATUS))
+        applied = applied.with_columns(_status())
     columns = list(dict.fromkeys([*given.schema(), PREDICTED_RAW]))
     return like(given, applied.select(columns))
 
@@ -149,16 +152,20 @@ def fit_calibration(
     given, keys = _opened(frame, method, by)
     there = given.frame.select(keys).unique()
     if method == "none":
-        return there.sort(keys).with_columns(pl.lit(method).alias(METHOD)).collect()
+        return given.collect(there.sort(keys).with_columns(pl.lit(method).alias(METHOD)))
     rows = _rows_to_fit(given, keys, fit, fit_on_scored=fit_on_scored)
     known = rows.filter(pl.col(ACTIVATION).is_not_null() & pl.col(RAW).is_not_null())
+    finite = pl.all_horizontal(pl.col(c).cast(pl.Float64).is_finite().all() for c in (ACTIVATION, RAW))
+    if not given.collect(known.select(finite)).item():
+        for column in (ACTIVATION, PREDICTED_RAW if PREDICTED_RAW in given.schema() else PREDICTED):
+            check_finite(given, column, nulls=True)
     fits = (_fit_linear if method == "linear" else _fit_percentile)(known, keys)
-    table = (
+    fitted = (
         there.join(fits, on=keys, how="left", nulls_equal=True)
         .with_columns(pl.lit(method).alias(METHOD), pl.col(N_FITTED).fill_null(0))
         .sort(keys)
-        .collect(engine="streaming")
     )
+    table = given.collect(fitted)
     if not table[N_FITTED].sum():
         raise CalibrationError(
             f"{given.name}: no row with a prediction is there to fit on: fit a split that was simulated too "
@@ -192,7 +199,7 @@ def _rows_to_fit(given: Source, keys: list[str], fit: pl.Expr | None, *, fit_on_
     rows = _with_raw(given).filter(pl.col(SPLIT).cast(pl.String) == "calibration" if fit is None else fit)
     scored = rows.filter(pl.col(SPLIT).cast(pl.String).is_in(SCORED_SPLITS)) if has_split else rows
     if not fit_on_scored:
-        touched = scored.select(keys).head(1).collect(engine="streaming")
+        touched = given.collect(scored.select(keys).head(1))
         if touched.height:
             name = ", ".join(f"{k}={v!r}" for k, v in touched.row(0, named=True).items())
             raise CalibrationError(
@@ -201,6 +208,23 @@ def _rows_to_fit(given: Source, keys: list[str], fit: pl.Expr | None, *, fit_on_
                 "(--fit-on-scored)."
             )
     return rows
+
+
+def _check_fitted(fitted: pl.DataFrame, method: str, keys: list[str]) -> None:
+    needed = [*keys, METHOD, *([SLOPE, INTERCEPT] if method == "linear" else [KNOTS])]
+    if not set(needed) <= set(fitted.columns) or not (fitted[METHOD] == method).all():
+        raise CalibrationError(
+            f"fitted: found the columns {', '.join(fitted.columns)}, expected {', '.join(needed)}: give what "
+            f"nscore.fit_calibration(..., {method!r}) gave for the same keys."
+        )
+
+
+def _status() -> pl.Expr:
+    """What was known and has no fit is `not_calibrated`; what was that once and has one now is `ok`."""
+    status = pl.col(STATUS).cast(pl.String)
+    lost = pl.col(RAW).is_not_null() & pl.col(PREDICTED).is_null()
+    found = pl.col(PREDICTED).is_not_null() & (status == NOT_CALIBRATED)
+    return pl.when(lost).then(pl.lit(NOT_CALIBRATED)).when(found).then(pl.lit(OK)).otherwise(status).alias(STATUS)
 
 
 def _fit_linear(rows: pl.LazyFrame, keys: list[str]) -> pl.LazyFrame:
@@ -240,30 +264,32 @@ def _fit_percentile(rows: pl.LazyFrame, keys: list[str]) -> pl.LazyFrame:
 
 
 def _apply_percentile(frame: pl.LazyFrame, fitted: pl.LazyFrame, keys: list[str]) -> pl.LazyFrame:
-    knots = fitted.select(*keys, KNOTS).drop_nulls(KNOTS).explode(KNOTS).unnest(KNOTS).sort("p")
-    below = knots.select(*keys, pl.col("p").alias("__p0"), pl.col(HIGH).alias("__t0"))
-    above = knots.select(*keys, pl.col("p").alias("__p1"), pl.col(LOW).alias("__t1"))
+    # one column for all keys: an as-of join would not match a null among them
+    fits = fitted.with_row_index("__fit")
+    knots = fits.select("__fit", KNOTS).drop_nulls(KNOTS).explode(KNOTS).unnest(KNOTS).sort("p")
+    below = knots.select("__fit", pl.col("p").alias("__p0"), pl.col(HIGH).alias("__t0"))
+    above = knots.select("__fit", pl.col("p").alias("__p1"), pl.col(LOW).alias("__t1"))
     p0, t0, p1, t1 = (pl.col(f"__{c}") for c in ("p0", "t0", "p1", "t1"))
-    between = (t1 - t0) / (p1 - p0) * (pl.col(RAW) - p0) + t0
-    indexed = frame.with_row_index("__row")
+    # the share of the way comes first: it is a finite number, however near the two knots are
+    between = (pl.col(RAW) - p0) / (p1 - p0) * (t1 - t0) + t0
+    indexed = frame.join(
+        fits.select("__fit", *keys), on=keys, how="left", nulls_equal=True, maintain_order="left"
+    ).with_row_index("__row")
     matched = (
-        indexed.filter(pl.col(RAW).is_not_null())
-        .select("__row", *keys, RAW)
+        indexed.filter(pl.col(RAW).is_not_null() & pl.col("__fit").is_not_null())
+        .select("__row", "__fit", RAW)
         .sort(RAW)
-        .join_asof(below, left_on=RAW, right_on="__p0", by=keys, strategy="backward", check_sortedness=False)
+        .join_asof(below, left_on=RAW, right_on="__p0", by="__fit", strategy="backward", check_sortedness=False)
         .join_asof(
             above,
             left_on=RAW,
             right_on="__p1",
-            by=keys,
+            by="__fit",
             strategy="forward",
             allow_exact_matches=False,
             check_sortedness=False,
         )
-        .select(
-            "__row",
-            pl.when(p0.is_null()).then(t1).when(p1.is_null()).then(t0).otherwise(between).alias("__to"),
-        )
+        .select("__row", pl.when(p0.is_null()).then(t1).when(p1.is_null()).then(t0).otherwise(between).alias("__to"))
     )
     return indexed.join(matched, on="__row", how="left", maintain_order="left").with_columns(
         pl.col("__to").alias(PREDICTED)

@@ -6,6 +6,8 @@ NscoreError
 ├── LeakError           a record that an explanation's author was shown would be scored
 ├── CalibrationError    a fit that would touch the tokens it is judged on, or has nothing to fit
 ├── PoolError           sequence scores that cannot be merged into one score
+├── SimulatorError      simulators that cannot be run as they were named
+├── SettingError        a setting on the command line's way in (file or environment) that is wrong
 ├── UnknownNameError    a metric, simulator or method that nobody registered (also a LookupError)
 └── MissingExtraError   an optional package is not installed (also an ImportError)
 ```
@@ -24,6 +26,8 @@ __all__ = [
     "MissingExtraError",
     "NscoreError",
     "PoolError",
+    "SettingError",
+    "SimulatorError",
     "TableError",
     "UnknownNameError",
 ]
@@ -58,6 +62,14 @@ class CalibrationError(NscoreError):
 
 class PoolError(NscoreError):
     """Sequence scores that cannot be merged into one score."""
+
+
+class SimulatorError(NscoreError, ValueError):
+    """Simulators that cannot be run as they were named."""
+
+
+class SettingError(NscoreError, ValueError):
+    """A setting in `nscore.toml` or the environment that is wrong."""
 
 
 class UnknownNameError(NscoreError, LookupError):

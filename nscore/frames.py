@@ -11,8 +11,9 @@ from typing import Protocol, TypeAlias
 import polars as pl
 
 from nscore.errors import TableError
+from nscore.records import is_text
 
-__all__ = ["Eager", "Frame", "Lazy", "Source", "like", "reading", "source"]
+__all__ = ["Eager", "Frame", "Lazy", "Source", "aligned", "like", "reading", "source"]
 
 
 class ArrowStream(Protocol):
@@ -58,12 +59,17 @@ class Source:
         """How many rows there are, where that costs nothing to know."""
         if not self.files and not self.eager:
             return None
-        return int(self.frame.select(pl.len()).collect().item())
+        return int(self.collect(self.frame.select(pl.len())).item())
+
+    def collect(self, frame: pl.LazyFrame) -> pl.DataFrame:
+        """What a query over the table gives; a file that cannot be read is a `TableError`."""
+        with reading(self):
+            return frame.collect(engine="streaming")
 
     def where(self, row: int) -> str:
         """The file and the row in it (from 0) that row `row` of the whole table came from."""
         for file in self.files:
-            height = int(pl.scan_parquet(file, glob=False).select(pl.len()).collect().item())
+            height = int(self.collect(pl.scan_parquet(file, glob=False).select(pl.len())).item())
             if row < height:
                 return f"{file}, row {row}"
             row -= height
@@ -72,7 +78,7 @@ class Source:
     def row_of(self, at_fault: pl.Expr) -> str | None:
         """Where the first row stands for which `at_fault` is true; None if there is none."""
         rows = self.frame.with_row_index("__row").filter(at_fault).select("__row").head(1)
-        found = rows.collect(engine="streaming")
+        found = self.collect(rows)
         return self.where(found.item()) if found.height else None
 
 
@@ -99,9 +105,36 @@ def source(frame: Frame) -> Source:
         return Source(pl.DataFrame(frame).lazy(), (), eager=True)
     elif isinstance(frame, Sequence):
         files = tuple(file for path in frame for file in _files(str(path)))
+        if not files:
+            raise _no_file("an empty list of paths")
     else:
         raise TypeError(f"expected a frame or a path, found {type(frame).__name__}")
     return Source(pl.scan_parquet(list(files), glob=False, extra_columns="ignore"), files, eager=False)
+
+
+def aligned(given: Source, schema: pl.Schema, keys: Sequence[str]) -> pl.LazyFrame:
+    """The table with its keys in the dtypes that another table has them in, so that the two can be joined.
+
+    Raises:
+        TableError: if one table's key is text and the other's is a number.
+    """
+    casts = []
+    here = given.schema()
+    for key in keys:
+        if here[key] == schema[key]:
+            continue
+        alike = [(is_text(d), d.is_integer(), d.is_float()) for d in (here[key], schema[key])]
+        if alike[0] != alike[1] or not any(alike[0]):
+            raise TableError(
+                "wrong dtype",
+                given.name,
+                column=key,
+                found=f"found {here[key]}, and {schema[key]} in the records",
+                mend="Expected the same keys in both tables: cast one of them.",
+            )
+        # what does not fit the other dtype is null, and matches nothing there
+        casts.append(pl.col(key).cast(schema[key], strict=False))
+    return given.frame.with_columns(casts)
 
 
 def like(given: Source, result: pl.LazyFrame) -> pl.DataFrame | pl.LazyFrame:
@@ -131,15 +164,19 @@ def _files(path: str) -> tuple[str, ...]:
     if "://" in path:
         return (path,)
     if Path(path).is_dir():
-        path = str(Path(path) / "*.parquet")
+        path = str(Path(glob.escape(path)) / "*.parquet")
     if Path(path).is_file():
         return (path,)
     files = tuple(sorted(glob.glob(path, recursive=True)))  # noqa: PTH207  (the pattern may be absolute)
     if not files:
-        raise TableError(
-            "no such file",
-            path,
-            found="no Parquet file is there",
-            mend="Check the path (a file, a folder of *.parquet, or a glob in quotes).",
-        )
+        raise _no_file(path)
     return files
+
+
+def _no_file(path: str) -> TableError:
+    return TableError(
+        "no such file",
+        path,
+        found="no Parquet file is there",
+        mend="Check the path (a file, a folder of *.parquet, or a glob in quotes).",
+    )

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 import polars as pl
 
 from nscore.errors import LeakError
-from nscore.frames import Frame, source
+from nscore.frames import Frame, Source, aligned, source
 from nscore.records import SEQUENCE, SHOWN, SHOWN_SEQUENCES
 
 __all__ = ["check_leaks", "shown"]
 
 
-def shown(explanations: pl.LazyFrame, keys: Sequence[str]) -> pl.LazyFrame | None:
-    """One row for each explanation and record that its author was shown; None where the table does not say."""
-    columns = explanations.collect_schema()
+def shown(explanations: Source, keys: Sequence[str], schema: pl.Schema) -> pl.LazyFrame | None:
+    """One row for each explanation and record that its author was shown; None where the table does not say.
+
+    The columns have the dtypes that `schema` (of the records) has them in.
+    """
+    columns = explanations.schema()
     if SHOWN_SEQUENCES not in columns:
         return None
     on = [k for k in keys if k in columns]
-    return explanations.select(*on, pl.col(SHOWN_SEQUENCES).alias(SEQUENCE)).explode(SEQUENCE).unique()
+    listed = explanations.frame.select(*on, pl.col(SHOWN_SEQUENCES).alias(SEQUENCE)).explode(SEQUENCE)
+    return aligned(replace(explanations, frame=listed), schema, [*on, SEQUENCE]).drop_nulls(SEQUENCE).unique()
 
 
 def check_leaks(
@@ -37,13 +42,11 @@ def check_leaks(
     if leaks == "allow":
         return
     leaked = records.filter(pl.col(SHOWN)) if SHOWN in records.columns else records.clear()
-    told = None if explanations is None else shown(source(explanations).frame, by)
+    told = None if explanations is None else shown(source(explanations), by, records.schema)
     if told is not None:
         seen = told.collect()
-        on = seen.columns
-        dtype = records.schema[SEQUENCE]
-        hits = records.join(seen.with_columns(pl.col(SEQUENCE).cast(dtype)), on=on, how="semi")
-        leaked = pl.concat([leaked, hits])
+        hits = records.join(seen, on=seen.columns, how="semi", nulls_equal=True)
+        leaked = pl.concat([leaked, hits]).unique([*by, SEQUENCE], maintain_order=True)
     if leaked.height:
         first = leaked.row(0, named=True)
         name = ", ".join(f"{c}={first[c]!r}" for c in [*by, SEQUENCE])

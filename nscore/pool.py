@@ -80,7 +80,7 @@ def pool(
     if strata:
         SEQUENCE_SCORES.check(schema, given.name, [STRATUM])
     columns = list(dict.fromkeys([*keys, *record, *extra, *MOMENTS, ON_FAILURE]))
-    table = given.frame.select(columns).collect(engine="streaming")
+    table = given.collect(given.frame.select(columns))
 
     policies = table[ON_FAILURE].unique().cast(pl.String).sort().to_list()
     if len(policies) > 1:

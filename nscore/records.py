@@ -46,6 +46,7 @@ Status = Literal[
 ]
 OK: Status = "ok"
 NOT_RUN: Status = "not_run"
+NOT_CALIBRATED: Status = "not_calibrated"
 
 OnFailure = Literal["drop", "zero"]
 
@@ -69,7 +70,7 @@ class Table:
                     where,
                     column=column,
                     found=f"the columns are {', '.join(schema) or 'none'}",
-                    mend=f"A table of {self.name} needs {', '.join([*by, *self.required])}: rename a column"
+                    mend=f"A table of {self.name} needs {', '.join(dict.fromkeys([*by, *self.required]))}: rename a column"
                     + (f", or name your keys with by=[...] instead of {column!r}." if column in by else "."),
                 )
         for column, kind in (self.required | self.optional).items():
@@ -160,7 +161,7 @@ def _is(dtype: pl.DataType, kind: Kind) -> bool:
         case "any":
             return True
         case "text":
-            return dtype in (pl.String, pl.Categorical, pl.Enum)
+            return is_text(dtype)
         case "integer":
             return dtype.is_integer()
         case "number":
@@ -170,6 +171,11 @@ def _is(dtype: pl.DataType, kind: Kind) -> bool:
             return dtype == pl.Boolean
         case "list":
             return dtype == pl.List
+
+
+def is_text(dtype: pl.DataType) -> bool:
+    """Whether a column holds texts, in whichever form."""
+    return dtype in (pl.String, pl.Categorical, pl.Enum)
 
 
 def _mend_dtype(column: str, dtype: pl.DataType, kind: Kind) -> str:

@@ -206,8 +206,7 @@ def _record_moments(given: Source, layout: Layout, on_failure: OnFailure) -> pl.
     if len(starts) == table.height:
         return table.select(columns)
     pieces = table.select(columns)
-    carried = [c for c in layout.carried if c not in layout.record]
-    return merge(pieces, layout.record, None).with_columns(pieces.select(carried)[starts]).select(columns)
+    return merge(pieces, layout.record, None).with_columns(pieces[starts].select(layout.carried)).select(columns)
 
 
 def _run_moments(activation: pl.Series, predicted: pl.Series, starts: Indices, on_failure: OnFailure) -> Columns:

@@ -7,8 +7,8 @@ from typing import Literal, overload
 
 import polars as pl
 
-from nscore.errors import TableError
-from nscore.frames import Eager, Frame, Lazy, like, source
+from nscore.errors import SimulatorError, TableError
+from nscore.frames import Eager, Frame, Lazy, Source, aligned, like, source
 from nscore.leaks import check_leaks, shown
 from nscore.records import (
     ACTIVATION,
@@ -18,6 +18,7 @@ from nscore.records import (
     NEURON,
     POSITION,
     PREDICTED,
+    PREDICTED_RAW,
     SCORED_SPLITS,
     SEQUENCE,
     SHOWN,
@@ -34,6 +35,7 @@ from nscore.validate import validate
 __all__ = ["simulate"]
 
 SIMULATED_SPLITS = ("calibration", *SCORED_SPLITS)
+RESULTS = [EXPLANATION_ID, EXPLANATION, SIMULATOR, PREDICTED, PREDICTED_RAW, STATUS, SHOWN]
 
 
 @overload
@@ -89,6 +91,7 @@ def simulate(
     Raises:
         TableError: if a table is not valid, or no explanation is of a neuron that has records.
         LeakError: if a record that its author was shown would be scored.
+        SimulatorError: if no simulator is named, or one is twice.
         UnknownNameError: if there is no such simulator.
 
     Examples:
@@ -104,24 +107,27 @@ def simulate(
     validate(given, "records", by=keys)
     validate(told, "explanations", by=keys)
     chosen = [resolve_simulator(s) for s in ([simulator] if isinstance(simulator, str | Simulator) else simulator)]
-    if not chosen:
-        raise ValueError("simulator=[]: name at least one simulator")
+    known = [s.name for s in chosen]
+    if not chosen or len(set(known)) < len(known):
+        raise SimulatorError(f"simulator={known}: name at least one simulator, and each once")
 
     columns = given.schema().names()
     wanted = scored_splits(columns, splits or (SIMULATED_SPLITS if SPLIT in columns else None))
     split = pl.col(SPLIT).cast(pl.String)
     train = None if wanted is None else given.frame.filter(split == "train")
-    asked = given.frame if wanted is None else given.frame.filter(split.is_in(wanted))
+    # what an earlier simulation left in the records is replaced
+    fresh = given.frame.drop(RESULTS, strict=False)
+    asked = fresh if wanted is None else fresh.filter(split.is_in(wanted))
     own = [*keys, EXPLANATION_ID]
-    pairs = asked.drop(EXPLANATION_ID, strict=False).join(
-        told.frame.select(*own, EXPLANATION), on=keys, how="inner", nulls_equal=True
-    )
-    pairs = _marked(pairs, told.frame, own, leaks)
-    if pairs.head(1).collect(engine="streaming").is_empty():
+    texts = aligned(told, given.schema(), keys).select(*own, pl.col(EXPLANATION).cast(pl.String))
+    pairs = asked.join(texts, on=keys, how="inner", nulls_equal=True)
+    pairs = _marked(pairs, told, own, leaks)
+    if given.collect(pairs.head(1)).is_empty():
         raise TableError(
             "nothing to simulate",
             told.name,
-            found=f"no explanation is of a neuron that has records in {given.name} (splits {', '.join(wanted or ['all'])})",
+            found=f"no explanation is of a neuron that has records in {given.name} "
+            f"(splits: {', '.join(wanted or ['all'])})",
             mend=f"Compare the keys {', '.join(keys)} of both tables.",
         )
     order = [*keys, EXPLANATION_ID, SEQUENCE, POSITION]
@@ -129,7 +135,7 @@ def simulate(
     parts = [s.simulate(pairs, keys=keys, train=train).with_columns(pl.lit(s.name).alias(SIMULATOR)) for s in chosen]
     first = [*keys, SIMULATOR, EXPLANATION_ID, SEQUENCE, POSITION, TOKEN, ACTIVATION, PREDICTED, STATUS]
     marks = [c for c in (SPLIT, STRATUM) if c in columns]
-    rest = [c for c in columns if c not in {*first, *marks}]
+    rest = [c for c in columns if c not in {*first, *marks, *RESULTS}]
     kept = [*first, *marks, *rest, *([SHOWN] if SHOWN in pairs.collect_schema() else [])]
     result = pl.concat([part.select(kept) for part in parts]).sort(
         [*keys, SIMULATOR, EXPLANATION_ID, SEQUENCE, POSITION]
@@ -138,14 +144,13 @@ def simulate(
 
 
 def _marked(
-    pairs: pl.LazyFrame, explanations: pl.LazyFrame, own: list[str], leaks: Literal["refuse", "allow"]
+    pairs: pl.LazyFrame, explanations: Source, own: list[str], leaks: Literal["refuse", "allow"]
 ) -> pl.LazyFrame:
     """Marks the records that an author was shown; raises if one of them would be scored."""
-    seen = shown(explanations, own)
+    seen = shown(explanations, own, pairs.collect_schema())
     if seen is None:
         return pairs
-    dtype = pairs.collect_schema()[SEQUENCE]
-    seen = seen.with_columns(pl.col(SEQUENCE).cast(dtype), pl.lit(value=True).alias(SHOWN))
+    seen = seen.with_columns(pl.lit(value=True).alias(SHOWN))
     pairs = pairs.join(seen, on=[*own, SEQUENCE], how="left", nulls_equal=True).with_columns(
         pl.col(SHOWN).fill_null(value=False)
     )

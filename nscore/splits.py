@@ -76,7 +76,19 @@ def assign_splits(
                 "name yours with rank=... .",
             )
     group = [*keys, STRATUM]
-    drawn = given.frame.select(*group, SEQUENCE, rank).unique().sort(*group, rank, SEQUENCE).collect()
+    drawn = given.collect(given.frame.select(*group, SEQUENCE, rank).unique()).sort(*group, rank, SEQUENCE)
+    twice = drawn.filter(pl.struct(*keys, SEQUENCE).is_duplicated())
+    if twice.height:
+        row = twice.sort(*keys, SEQUENCE).row(0, named=True)
+        same = twice.filter(pl.all_horizontal(pl.col(c).eq_missing(pl.lit(row[c])) for c in [*keys, SEQUENCE]))
+        column = STRATUM if same[STRATUM].n_unique() > 1 else rank
+        raise TableError(
+            f"two values of {column} in one record",
+            given.name,
+            column=column,
+            found=", ".join(f"{c}={row[c]!r}" for c in [*keys, SEQUENCE]) + " has more than one",
+            mend="Expected one stratum and one rank for all tokens of a record.",
+        )
     tied = drawn.filter(pl.struct(*group, rank).is_duplicated())
     if tied.height:
         row = tied.row(0, named=True)

@@ -100,7 +100,7 @@ def check_finite(given: Source, column: str, *, nulls: bool) -> None:
     value = pl.col(column)
     bad = ~value.cast(pl.Float64).is_finite()
     rows = given.frame.with_row_index("__row").filter(bad.fill_null(value=not nulls)).select("__row", column).head(1)
-    found = rows.collect(engine="streaming")
+    found = given.collect(rows)
     if not found.height:
         return
     known = "a finite number or null" if nulls else "a finite number"
@@ -127,7 +127,7 @@ def _validate_tokens(given: Source, schema: pl.Schema, keys: list[str], table: T
         return {}
 
     must = [*keys, SEQUENCE, *([POSITION] if layout.positions else [])]
-    nulls = given.frame.select(pl.col(must).null_count()).collect(engine="streaming")
+    nulls = given.collect(given.frame.select(pl.col(must).null_count()))
     for column in must:
         if nulls[column].item():
             _check_known(given, column)
@@ -145,7 +145,7 @@ def _validate_rows(given: Source, schema: pl.Schema, keys: list[str]) -> None:
     for column in keys:
         _check_known(given, column)
     rows = given.frame.with_row_index("__row").filter(pl.struct(keys).is_duplicated()).sort(*keys, "__row")
-    repeated = rows.head(2).collect()
+    repeated = given.collect(rows.head(2))
     if repeated.height:
         raise TableError(
             "repeated row",
@@ -201,7 +201,7 @@ def _check_positions(
     name = _named(row, layout.record)
     if found < wanted and not new[at]:
         rows = given.frame.with_row_index("__row").filter(this).select("__row").head(2)
-        twice = rows.collect(engine="streaming")["__row"][-1]
+        twice = given.collect(rows)["__row"][-1]
         keys = [c for c in (SIMULATOR, EXPLANATION_ID) if c in layout.carried]
         raise TableError(
             "duplicate position",

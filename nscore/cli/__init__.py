@@ -34,24 +34,40 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if argv is None else argv)
     name = given[0] if given and given[0] in COMMANDS else None
     try:
-        parser = _parser(name)
-        arguments = parser.parse_args(given)
-        if name is None:
-            parser.print_help()
-            return 2
-        with shown_bars():
-            code = int(arguments.run(arguments))
-        sys.stdout.flush()
-    except BrokenPipeError:  # the reader (head, less) has what it wanted
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except (NscoreError, OSError) as error:
-        print(f"nscore {name or ''}".rstrip() + f": {error}", file=sys.stderr)
-        return 1
+        code = _run(given, name)
+    except BrokenPipeError:
+        code = 0
     except KeyboardInterrupt:
         print(f"nscore {name}: interrupted", file=sys.stderr)
-        return 130
+        code = 130
+    except Exception as error:  # what is not ours, nor a table's or a file's, keeps its traceback
+        if not isinstance(error, NscoreError | OSError) and not _of_polars(error):
+            raise
+        said = str(error) if isinstance(error, NscoreError) else str(error).split("\n", maxsplit=1)[0]
+        print(f"nscore {name or ''}".rstrip() + f": {said}", file=sys.stderr)
+        code = 1
+    finally:
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:  # the reader (head, less) has what it wanted
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return code
+
+
+def _run(given: list[str], name: str | None) -> int:
+    parser = _parser(name)
+    arguments = parser.parse_args(given)
+    if name is None:
+        parser.print_help()
+        return 2
+    with shown_bars():
+        return int(arguments.run(arguments))
+
+
+def _of_polars(error: Exception) -> bool:
+    from polars.exceptions import PolarsError  # noqa: PLC0415  (only where something went wrong)
+
+    return isinstance(error, PolarsError)
 
 
 def _parser(name: str | None) -> argparse.ArgumentParser:

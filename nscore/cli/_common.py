@@ -10,14 +10,10 @@ from pathlib import Path
 
 import polars as pl
 
+from nscore.cli._names import names
 from nscore.records import SIMULATOR
 
 __all__ = ["add_by", "add_json", "add_output", "names", "print_json", "summarise", "table", "write"]
-
-
-def names(text: str) -> list[str]:
-    """A list separated by commas."""
-    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def add_by(parser: argparse.ArgumentParser, default: str) -> None:

@@ -7,9 +7,12 @@ import os
 import tomllib
 from pathlib import Path
 
-from nscore.errors import NscoreError
+from nscore.cli._names import names
+from nscore.errors import SettingError
 
 __all__ = ["apply_settings"]
+
+SWITCHES = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 
 
 def apply_settings(parser: argparse.ArgumentParser, command: str) -> None:
@@ -17,7 +20,9 @@ def apply_settings(parser: argparse.ArgumentParser, command: str) -> None:
     flags = {a.dest: a for a in parser._actions if a.option_strings and a.dest != "help"}  # noqa: SLF001
     for dest, value in _from_file(command).items():
         if dest not in flags:
-            raise _wrong(f"nscore.toml, [{command}]: no setting is called {dest!r}; there are: {', '.join(flags)}")
+            raise SettingError(
+                f"nscore.toml, [{command}]: no setting is called {dest!r}; there are: {', '.join(flags)}"
+            )
         _default(parser, flags[dest], value, f"nscore.toml, [{command}] {dest}")
     for dest, action in flags.items():
         name = f"NSCORE_{dest.upper()}"
@@ -32,20 +37,28 @@ def _from_file(command: str) -> dict[str, object]:
     try:
         table = tomllib.loads(file.read_text("utf-8")).get(command, {})
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise _wrong(f"nscore.toml: {error}") from error
+        raise SettingError(f"nscore.toml: {error}") from error
+    if not isinstance(table, dict):
+        raise SettingError(f"nscore.toml, {command}: found {table!r}, expected a table [{command}]")
     return {key.replace("-", "_"): value for key, value in table.items()}
 
 
-def _default(parser: argparse.ArgumentParser, action: argparse.Action, value: object, name: str) -> None:
+def _default(parser: argparse.ArgumentParser, action: argparse.Action, given: object, name: str) -> None:
+    """Sets a default as the flag itself would set it: from text, a list of names, or true and false."""
+    value: object
     if action.nargs == 0:
-        value = value if isinstance(value, bool) else str(value).lower() in {"1", "true", "yes", "on"}
-    elif callable(action.type) and not isinstance(value, list):
-        value = action.type(str(value))
-    if action.choices is not None and value not in action.choices:
-        raise _wrong(f"{name}: found {value!r}, expected one of {', '.join(map(str, action.choices))}")
+        value, expected = SWITCHES.get(str(given).lower()), "true or false"
+    elif action.choices is not None:
+        value, expected = given if given in action.choices else None, f"one of {', '.join(action.choices)}"
+    elif action.type is names:
+        listed = isinstance(given, list) and all(isinstance(v, str) for v in given)
+        text = ",".join(given) if listed else given  # type: ignore[arg-type]
+        expected = "names separated by commas"
+        value = names(text) if isinstance(text, str) and text.strip(", ") else None
+    else:
+        convert = action.type if callable(action.type) else str
+        value, expected = convert(given) if isinstance(given, str) else None, "text"
+    if value is None:
+        raise SettingError(f"{name}: found {given!r}, expected {expected}")
     action.required = False
     parser.set_defaults(**{action.dest: value})
-
-
-def _wrong(message: str) -> NscoreError:
-    return NscoreError(message)

@@ -44,7 +44,9 @@ def run(arguments: argparse.Namespace) -> int:
         leaks=arguments.leaks,
     )
     file = write(simulated, arguments.out, "simulated")
-    counts = pl.scan_parquet(file).group_by(SIMULATOR, STATUS).len("tokens").sort(SIMULATOR, STATUS).collect()
+    counts = (
+        pl.scan_parquet(file, glob=False).group_by(SIMULATOR, STATUS).len("tokens").sort(SIMULATOR, STATUS).collect()
+    )
     if arguments.json:
         print_json({"tokens": counts, "files": [file]})
     else:

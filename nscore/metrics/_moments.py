@@ -63,8 +63,8 @@ class Moments:
 
         comoment = pl.cov(t_up, p_up, ddof=0) * n if w is None else total((t_up - mean(t_up)) * (p_up - mean(p_up)))
         return cls(
-            n_tokens=_column(predicted).len(),
-            n_predicted=_column(predicted).count(),
+            n_tokens=_column(activation).len(),
+            n_predicted=_broadcast(_column(predicted), _column(activation)).count(),
             n_scored=n,
             activation_mean=t_low + mean(t_up),
             predicted_mean=p_low + mean(p_up),
@@ -151,9 +151,12 @@ def masked(activation: Columns, predicted: Columns, weight: Columns | None) -> t
     """Both columns (and the weight) in Float64, null on the rows where either is null."""
     t, p = _column(activation).cast(pl.Float64), _column(predicted).cast(pl.Float64)
     both = t.is_not_null() & p.is_not_null()
-    # when/then masks faster than filter inside agg
-    w = None if weight is None else pl.when(both).then(_column(weight).cast(pl.Float64))
-    return pl.when(both).then(t), pl.when(both).then(p), w
+    if weight is None:
+        return pl.when(both).then(t), pl.when(both).then(p), None
+    # a token of weight 0 takes no part, so that it cannot make a constant look as if it were none
+    w = _column(weight).cast(pl.Float64)
+    both &= w > 0
+    return pl.when(both).then(t), pl.when(both).then(p), pl.when(both).then(w)
 
 
 def kept(activation: Columns, predicted: Columns, weight: Columns | None) -> tuple[pl.Expr, pl.Expr, pl.Expr | None]:
@@ -165,6 +168,11 @@ def kept(activation: Columns, predicted: Columns, weight: Columns | None) -> tup
 
 def _column(column: Columns) -> pl.Expr:
     return pl.col(column) if isinstance(column, str) else column
+
+
+def _broadcast(column: pl.Expr, to: pl.Expr) -> pl.Expr:
+    """The column, or a literal once for each row of the other."""
+    return pl.when(to.is_null() | to.is_not_null()).then(column)
 
 
 def _some(n: pl.Expr, moment: pl.Expr) -> pl.Expr:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
-__all__ = ["mass_below"]
+__all__ = ["cumulated", "mass_below"]
 
 
 def mass_below(x: pl.Expr, w: pl.Expr | None) -> pl.Expr:
@@ -15,9 +15,14 @@ def mass_below(x: pl.Expr, w: pl.Expr | None) -> pl.Expr:
     if w is None:
         return x.rank("average") - 0.5
     order = x.arg_sort()
-    sorted_x, upto = x.gather(order), w.gather(order).cum_sum()
+    sorted_x, upto = x.gather(order), cumulated(w.gather(order))
     first = (sorted_x != sorted_x.shift(1)).fill_null(value=True)
     last = (sorted_x != sorted_x.shift(-1)).fill_null(value=True)
     below = pl.when(first).then(upto.shift(1, fill_value=0.0)).forward_fill()
     through = pl.when(last).then(upto).backward_fill()
     return ((below + through) / 2).gather(order.arg_sort())
+
+
+def cumulated(x: pl.Expr) -> pl.Expr:
+    """The running sum; what is gathered from an empty frame has no dtype until it gets one."""
+    return x.cast(pl.Float64).cum_sum()

@@ -6,6 +6,7 @@ import polars as pl
 
 from nscore.metrics._catalogue import metric
 from nscore.metrics._moments import Columns, kept
+from nscore.metrics._ranks import cumulated
 from nscore.records import ACTIVATION, PREDICTED
 
 __all__ = ["average_precision"]
@@ -46,8 +47,8 @@ def average_precision(
     order = p.arg_sort(descending=True)
     sorted_p = p.gather(order)
     found = (active if w is None else active * w).gather(order)
-    taken = pl.ones(t.count(), dtype=pl.Float64).cum_sum() if w is None else w.gather(order).cum_sum()
+    taken = pl.ones(t.count(), dtype=pl.Float64).cum_sum() if w is None else cumulated(w.gather(order))
     last = (sorted_p != sorted_p.shift(-1)).fill_null(value=True)
-    precision = pl.when(last).then(found.cum_sum() / taken).backward_fill()
+    precision = pl.when(last).then(cumulated(found) / taken).backward_fill()
     score = (found * precision).sum() / found.sum()
     return pl.when(found.sum() > 0).then(score).alias("average_precision")

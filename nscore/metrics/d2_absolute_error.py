@@ -6,6 +6,7 @@ import polars as pl
 
 from nscore.metrics._catalogue import metric
 from nscore.metrics._moments import Columns, kept
+from nscore.metrics._ranks import cumulated
 from nscore.records import ACTIVATION, PREDICTED
 
 __all__ = ["d2_absolute_error"]
@@ -51,4 +52,4 @@ def _median(t: pl.Expr, w: pl.Expr | None) -> pl.Expr:
         return t.median()
     # where two values share the middle, the sum of deviations is the same from either
     order = t.arg_sort()
-    return t.gather(order).filter(w.gather(order).cum_sum() >= w.sum() / 2).first()
+    return t.gather(order).filter(cumulated(w.gather(order)) >= w.sum() / 2).first()

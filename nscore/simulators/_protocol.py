@@ -8,6 +8,7 @@ from typing import Protocol, TypeVar, runtime_checkable
 import polars as pl
 
 from nscore._shelf import Shelf
+from nscore.errors import SimulatorError
 
 __all__ = ["SIMULATORS", "Simulator", "resolve_simulator", "simulator"]
 
@@ -60,10 +61,15 @@ def resolve_simulator(given: str | Simulator) -> Simulator:
 
     Raises:
         UnknownNameError: if the shelf has no such simulator.
+        SimulatorError: if it is the control of a control.
     """
     if not isinstance(given, str):
         return given
     from nscore.simulators.shuffled import Shuffled  # noqa: PLC0415  (the control stands on the protocol)
 
     inner = given.removeprefix("shuffled_")
-    return Shuffled(SIMULATORS[inner]()) if inner != given else SIMULATORS[given]()
+    if inner == given or given in SIMULATORS:
+        return SIMULATORS[given]()
+    if inner == "shuffled":
+        raise SimulatorError("shuffled_shuffled: the control of a control is no control")
+    return Shuffled(SIMULATORS[inner]())

@@ -14,6 +14,8 @@ from nscore.simulators._protocol import simulator
 __all__ = ["Lexical"]
 
 QUOTED, NAMED = 10.0, 5.0
+# What a term of an explanation is compared with: the token itself, its word, or whether that is a number.
+FORMS = ("__piece", "__stem", "__number")
 
 # Words of an explanation that say how it speaks, not when the neuron fires.
 _SILENT = """
@@ -32,19 +34,19 @@ way weak weaker weakly well what when where which while who whose will with with
 """
 SILENT = frozenset(_SILENT.split())
 
-# Names of what is no word: the tokens they stand for.
+# Stems of the names of what is no word: the tokens they stand for.
 SIGNS = {
     "ampersand": "&",
-    "apostrophe": "'",
+    "apostroph": "'",
     "asterisk": "*",
     "bracket": "()[]{}",
     "colon": ":",
     "comma": ",",
     "dash": "-–—",
-    "ellipsi": "…",
+    "ellips": "…",
     "exclamation": "!",
     "hyphen": "-",
-    "parenthesi": "()",
+    "parenthes": "()",
     "percent": "%",
     "period": ".",
     "punctuation": ".,;:!?-\"'()",
@@ -53,7 +55,7 @@ SIGNS = {
     "semicolon": ";",
     "slash": "/",
     "stop": ".",
-    "underscore": "_",
+    "underscor": "_",
 }
 DIGITS = frozenset({"digit", "number", "numeral", "numeric"})
 
@@ -84,7 +86,7 @@ class Lexical:
         columns = pairs.collect_schema().names()
         terms = _terms(pairs.select(*own, EXPLANATION).unique(), own)
         tokens = _words(pairs, [*own, SEQUENCE])
-        for form in ("__piece", "__stem"):
+        for form in FORMS:
             matches = terms.filter(pl.col("form") == form).group_by(*own, "term").agg(pl.col("weight").max())
             tokens = tokens.join(
                 matches.rename({"term": form, "weight": f"{form}_weight"}),
@@ -93,13 +95,13 @@ class Lexical:
                 nulls_equal=True,
                 maintain_order="left",
             )
-        weight = pl.max_horizontal("__piece_weight", "__stem_weight").fill_null(0.0)
+        weight = pl.max_horizontal(f"{form}_weight" for form in FORMS).fill_null(0.0)
         return tokens.select(*columns, weight.alias(PREDICTED), pl.lit(OK).alias(STATUS))
 
 
 def _terms(explanations: pl.LazyFrame, own: list[str]) -> pl.LazyFrame:
     """One row for each thing that an explanation says: the term, whether it is a stem or a piece, and its weight."""
-    text = pl.col(EXPLANATION)
+    text = pl.col(EXPLANATION).cast(pl.String)
     quoted = text.str.extract_all(_QUOTES).list.eval(pl.element().str.strip_chars('"“”'))
     plain = text.str.replace_all(_QUOTES, " ").str.to_lowercase().str.extract_all(_WORD)
 
@@ -128,40 +130,36 @@ def _terms(explanations: pl.LazyFrame, own: list[str]) -> pl.LazyFrame:
             stems(words.explode("term").drop_nulls("term"), QUOTED),
             stems(heard, NAMED),
             signs.select(*own, "term", form=pl.lit("__piece"), weight=pl.lit(NAMED)),
-            digits.select(*own, term=pl.lit(_DIGIT), form=pl.lit("__stem"), weight=pl.lit(NAMED)),
+            digits.select(*own, term=pl.lit(_DIGIT), form=pl.lit("__number"), weight=pl.lit(NAMED)),
         ]
     ).filter(pl.col("term") != "")
 
 
-# The stem of every number: no word is spelled so.
-_DIGIT = "0"
+# What every number is found by, beside its own digits: no token is spelled so.
+_DIGIT = "any number"
 
 
 def _words(pairs: pl.LazyFrame, record: list[str]) -> pl.LazyFrame:
-    """Adds each token's bare text as `__piece`, and the stem of the word that it belongs to as `__stem`."""
+    """Adds each token's bare text as `__piece`, the stem of its word as `__stem`, and `__number` where that is one."""
     token = pl.col(TOKEN).cast(pl.String)
-    marked = token.str.contains(r"^[Ġ▁\s]")
+    marked = token.str.contains("^[Ġ▁ ]")
     lettered = _bare(token).str.contains(r"^[\p{L}\p{N}'’]+$")
     # Pieces that continue a word: marked so (##), or unmarked where the record marks those that begin one.
     joined = ~marked & lettered & lettered.shift(1, fill_value=False)
     continues = token.str.starts_with("##") | (joined & marked.any().over(record))
+    number = pl.when(pl.col("__stem").str.contains(r"^\p{N}+$")).then(pl.lit(_DIGIT))
     return (
         pairs.with_columns(_bare(token).alias("__piece"), continues.over(record).alias("__continues"))
         .with_columns((~pl.col("__continues")).cum_sum().over(record).alias("__word"))
         .with_columns(pl.col("__piece").str.join("").over([*record, "__word"]).alias("__stem"))
         .with_columns(_stem(pl.col("__stem")))
-        .with_columns(
-            pl.when(pl.col("__stem").str.contains(r"^\p{N}+$"))
-            .then(pl.lit(_DIGIT))
-            .otherwise(pl.col("__stem"))
-            .alias("__stem")
-        )
+        .with_columns(number.alias("__number"))
     )
 
 
 def _bare(token: pl.Expr) -> pl.Expr:
     """A token without the mark that its tokenizer gives to beginnings or continuations of words."""
-    return token.str.replace(r"^(##|[Ġ▁\s])", "").str.to_lowercase()
+    return token.str.replace("^(##|[Ġ▁ ])", "").str.to_lowercase()
 
 
 def _stem(word: pl.Expr) -> pl.Expr:
@@ -173,10 +171,7 @@ def _stem(word: pl.Expr) -> pl.Expr:
         .str.replace(r"^(.{2,}[^su])s$", "${1}")
         .str.replace(r"^(.{3,})(?:ing|ed|ly)$", "${1}")
     )
-    for letter in "bdgmnprt":  # stopped, running: the doubled letter goes with the ending
-        short = (
-            pl.when(word.str.contains(f"{letter}{letter}(?:ing|ed)$"))
-            .then(short.str.replace(f"{letter}{letter}$", letter))
-            .otherwise(short)
-        )
+    # stopped, running: the doubled letter goes with the ending
+    doubled = word.str.contains(r"(?:bb|dd|gg|mm|nn|pp|rr|tt)(?:ing|ed)$")
+    short = pl.when(doubled).then(short.str.head(-1)).otherwise(short)
     return short.str.replace(r"^(.{3,})e$", "${1}")
