@@ -53,6 +53,11 @@ class Source:
             first = first or here
             if any(here.get(column) != dtype for column, dtype in first.items()):
                 return file
+        for file in self.files:
+            try:
+                pl.read_parquet(file, glob=False)
+            except (pl.exceptions.PolarsError, OSError):
+                return file
         return self.name
 
     def height(self) -> int | None:
@@ -112,29 +117,13 @@ def source(frame: Frame) -> Source:
     return Source(pl.scan_parquet(list(files), glob=False, extra_columns="ignore"), files, eager=False)
 
 
-def aligned(given: Source, schema: pl.Schema, keys: Sequence[str]) -> pl.LazyFrame:
-    """The table with its keys in the dtypes that another table has them in, so that the two can be joined.
-
-    Raises:
-        TableError: if one table's key is text and the other's is a number.
-    """
-    casts = []
-    here = given.schema()
-    for key in keys:
-        if here[key] == schema[key]:
-            continue
-        alike = [(is_text(d), d.is_integer(), d.is_float()) for d in (here[key], schema[key])]
-        if alike[0] != alike[1] or not any(alike[0]):
-            raise TableError(
-                "wrong dtype",
-                given.name,
-                column=key,
-                found=f"found {here[key]}, and {schema[key]} in the records",
-                mend="Expected the same keys in both tables: cast one of them.",
-            )
-        # what does not fit the other dtype is null, and matches nothing there
-        casts.append(pl.col(key).cast(schema[key], strict=False))
-    return given.frame.with_columns(casts)
+def aligned(frame: pl.LazyFrame, schema: pl.Schema, keys: Sequence[str]) -> pl.LazyFrame:
+    """The table with its keys in the dtypes that another table has them in, so that the two can be joined."""
+    here = frame.collect_schema()
+    texts = [pl.col(k).cast(pl.String) for k in keys if here[k] != schema[k] and is_text(schema[k])]
+    # what does not fit the other dtype is null, and matches nothing there
+    casts = [pl.col(k).cast(schema[k], strict=False) for k in keys if here[k] != schema[k]]
+    return frame.with_columns(texts).with_columns(casts)
 
 
 def like(given: Source, result: pl.LazyFrame) -> pl.DataFrame | pl.LazyFrame:

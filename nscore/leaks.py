@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Literal
 
 import polars as pl
@@ -25,7 +24,7 @@ def shown(explanations: Source, keys: Sequence[str], schema: pl.Schema) -> pl.La
         return None
     on = [k for k in keys if k in columns]
     listed = explanations.frame.select(*on, pl.col(SHOWN_SEQUENCES).alias(SEQUENCE)).explode(SEQUENCE)
-    return aligned(replace(explanations, frame=listed), schema, [*on, SEQUENCE]).drop_nulls(SEQUENCE).unique()
+    return aligned(listed, schema, [*on, SEQUENCE]).drop_nulls(SEQUENCE).unique()
 
 
 def check_leaks(

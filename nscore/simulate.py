@@ -119,7 +119,7 @@ def simulate(
     fresh = given.frame.drop(RESULTS, strict=False)
     asked = fresh if wanted is None else fresh.filter(split.is_in(wanted))
     own = [*keys, EXPLANATION_ID]
-    texts = aligned(told, given.schema(), keys).select(*own, pl.col(EXPLANATION).cast(pl.String))
+    texts = aligned(told.frame, given.schema(), keys).select(*own, pl.col(EXPLANATION).cast(pl.String))
     pairs = asked.join(texts, on=keys, how="inner", nulls_equal=True)
     pairs = _marked(pairs, told, own, leaks)
     if given.collect(pairs.head(1)).is_empty():
@@ -127,7 +127,7 @@ def simulate(
             "nothing to simulate",
             told.name,
             found=f"no explanation is of a neuron that has records in {given.name} "
-            f"(splits: {', '.join(wanted or ['all'])})",
+            f"(splits {', '.join(wanted or ['all'])})",
             mend=f"Compare the keys {', '.join(keys)} of both tables.",
         )
     order = [*keys, EXPLANATION_ID, SEQUENCE, POSITION]

@@ -117,7 +117,7 @@ def test_scattered_rows_are_scored_where_a_record_carries_nothing_but_its_keys(c
     ).select("layer", "neuron", "sequence", *columns, "activation", "predicted")
     scores = ns.score_sequences(table)
     assert scores["sequence"].to_list() == [1, 2]
-    assert scores["ev_correlation_score"].to_list() == [1.0, -1.0]
+    assert scores["ev_correlation_score"].to_list() == pytest.approx([1.0, -1.0])
     close(scores, ns.score_sequences(table.sort("sequence", maintain_order=True)))
 
 

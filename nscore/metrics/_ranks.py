@@ -24,5 +24,6 @@ def mass_below(x: pl.Expr, w: pl.Expr | None) -> pl.Expr:
 
 
 def cumulated(x: pl.Expr) -> pl.Expr:
-    """The running sum; what is gathered from an empty frame has no dtype until it gets one."""
-    return x.cast(pl.Float64).cum_sum()
+    """The running sum."""
+    # of no groups at all, gather gives a column without a dtype; adding to it gives it one
+    return (x + 0.0).cum_sum()

@@ -34,19 +34,21 @@ way weak weaker weakly well what when where which while who whose will with with
 """
 SILENT = frozenset(_SILENT.split())
 
-# Stems of the names of what is no word: the tokens they stand for.
+# Names of what is no word, and the tokens they stand for.
 SIGNS = {
     "ampersand": "&",
-    "apostroph": "'",
+    "apostrophe": "'",
     "asterisk": "*",
     "bracket": "()[]{}",
     "colon": ":",
     "comma": ",",
     "dash": "-–—",
-    "ellips": "…",
+    "ellipses": "…",
+    "ellipsis": "…",
     "exclamation": "!",
     "hyphen": "-",
-    "parenthes": "()",
+    "parentheses": "()",
+    "parenthesis": "()",
     "percent": "%",
     "period": ".",
     "punctuation": ".,;:!?-\"'()",
@@ -55,9 +57,9 @@ SIGNS = {
     "semicolon": ";",
     "slash": "/",
     "stop": ".",
-    "underscor": "_",
+    "underscore": "_",
 }
-DIGITS = frozenset({"digit", "number", "numeral", "numeric"})
+NUMBERS = ("digit", "number", "numeral", "numeric")
 
 _QUOTES = r'["“”]([^"“”]+)["“”]'
 _WORD = r"[\p{L}\p{N}][\p{L}\p{N}'’]*"
@@ -121,15 +123,17 @@ def _terms(explanations: pl.LazyFrame, own: list[str]) -> pl.LazyFrame:
     )
     named = explanations.select(*own, plain.alias("term")).explode("term").drop_nulls("term")
     heard = named.filter(~pl.col("term").is_in(SILENT) & (pl.col("term").str.len_chars() > 2))
-    sign = _stem(pl.col("term")).replace_strict(SIGNS, default=None, return_dtype=pl.String)
-    signs = heard.select(*own, sign.str.split("").alias("term")).explode("term").drop_nulls("term")
-    digits = heard.filter(_stem(pl.col("term")).is_in(DIGITS)).select(own)
+    stemmed = heard.with_columns(_stem(pl.col("term")))
+    names = pl.LazyFrame({"term": list(SIGNS), "signs": list(SIGNS.values())}).with_columns(_stem(pl.col("term")))
+    signs = stemmed.join(names.unique(), on="term").select(*own, pl.col("signs").str.split("").alias("term"))
+    numbers = pl.LazyFrame({"term": NUMBERS}).with_columns(_stem(pl.col("term")))
+    digits = stemmed.join(numbers, on="term", how="semi").select(own)
     return pl.concat(
         [
             pieces,
             stems(words.explode("term").drop_nulls("term"), QUOTED),
             stems(heard, NAMED),
-            signs.select(*own, "term", form=pl.lit("__piece"), weight=pl.lit(NAMED)),
+            signs.explode("term").select(*own, "term", form=pl.lit("__piece"), weight=pl.lit(NAMED)),
             digits.select(*own, term=pl.lit(_DIGIT), form=pl.lit("__number"), weight=pl.lit(NAMED)),
         ]
     ).filter(pl.col("term") != "")
