@@ -88,7 +88,7 @@ class Moments:
         w = pl.lit(1.0) if weight is None else _column(weight).cast(pl.Float64)
         mass = each.n_scored * w
         n = mass.sum()
-        t, p = (pl.when(each.n_scored > 0).then(mean) for mean in (each.activation_mean, each.predicted_mean))
+        t, p = (pl.when(mass > 0).then(mean) for mean in (each.activation_mean, each.predicted_mean))
         t_low, p_low = t.min(), p.min()
         t_up, p_up = t - t_low, p - p_low
         t_mean, p_mean = ((mass * x).sum() / n for x in (t_up, p_up))

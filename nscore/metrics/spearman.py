@@ -7,7 +7,6 @@ import polars as pl
 from nscore.metrics._catalogue import metric
 from nscore.metrics._moments import Columns, kept
 from nscore.metrics._ranks import mass_below
-from nscore.metrics.pearson import pearson
 from nscore.records import ACTIVATION, PREDICTED
 
 __all__ = ["spearman"]
@@ -41,8 +40,11 @@ def spearman(
         1.0
     """
     t, p, w = kept(activation, predicted, weight)
-    ranks = mass_below(t, w), mass_below(p, w)
-    if w is not None:
-        return pearson(*ranks, weight=w).alias("spearman")
-    # Ranks have no large mean to lose digits to, so that the engine's own correlation will do, and ranks them once.
-    return pl.corr(*ranks).clip(-1, 1).replace({float("nan"): None}).alias("spearman")
+    if w is None:
+        # ranks have no large mean to lose digits to, so that the engine's own correlation will do
+        return pl.corr(mass_below(t, w), mass_below(p, w)).clip(-1, 1).replace({float("nan"): None}).alias("spearman")
+    # the weighted mean of the mass below is half of all mass
+    t_rank, p_rank = (mass_below(x, w) - w.sum() / 2 for x in (t, p))
+    squares = (w * t_rank * t_rank).sum(), (w * p_rank * p_rank).sum()
+    score = (w * t_rank * p_rank).sum() / squares[0].sqrt() / squares[1].sqrt()
+    return pl.when((t.min() < t.max()) & (p.min() < p.max())).then(score.clip(-1, 1)).alias("spearman")

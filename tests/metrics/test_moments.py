@@ -8,7 +8,7 @@ from unittest.mock import patch
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from reference import QUICK, THOROUGH, assert_row, both, tables
 
@@ -126,6 +126,10 @@ def test_pieces_merged_by_weight_equal_repeated_pieces(parts, seed):
 
 @THOROUGH
 @given(parts=st.lists(tables(max_size=8), min_size=1, max_size=5), out=st.integers(0, 4))
+@example(
+    parts=[pl.DataFrame({"activation": [t], "predicted": [p]}) for t, p in [(-1e9, -1e9), (0.1, 0.2), (0.3, 0.9)]],
+    out=0,
+)
 def test_a_piece_of_weight_zero_is_left_out(parts, out):
     pieces = pl.DataFrame([of(part) for part in parts]).with_columns(w=pl.int_range(pl.len()) != out)
     found = pieces.select(Moments.merged("w").named()).row(0, named=True)

@@ -8,9 +8,10 @@ from fractions import Fraction
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from reference import (
+    FAR_BUT_WEIGHTLESS,
     NUMPY,
     SLACK,
     THOROUGH,
@@ -164,6 +165,7 @@ def test_whole_weights_equal_repeated_rows(name, table):
 @pytest.mark.parametrize("name", ORIGINAL)
 @THOROUGH
 @given(table=tables(weights=(0, 2)))
+@example(table=FAR_BUT_WEIGHTLESS)
 def test_a_weight_of_zero_takes_a_token_out(name, table):
     assert_row(scores(table, [name], "w"), table)
 

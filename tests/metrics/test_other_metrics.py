@@ -8,10 +8,11 @@ from fractions import Fraction
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from reference import (
     BY_RANK,
+    FAR_BUT_WEIGHTLESS,
     NUMPY,
     QUICK,
     SLACK,
@@ -86,6 +87,7 @@ def test_whole_weights_equal_repeated_rows(name, table):
 @pytest.mark.parametrize("name", WEIGHED)
 @THOROUGH
 @given(table=tables(min_size=1, weights=(0, 2)))
+@example(table=FAR_BUT_WEIGHTLESS)
 def test_a_weight_of_zero_takes_a_token_out(name, table):
     assert_row(scores(table, [name], "w"), table)
 
