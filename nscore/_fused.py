@@ -74,6 +74,7 @@ class _Runs:
 
     def __init__(self, starts: Indices, lengths: Indices, spare: Floats) -> None:
         self._starts, self.lengths, self._spare = starts, lengths, spare
+        self._even = bool((lengths == lengths[0]).all())
 
     def sum(self, x: Floats) -> Floats:
         return np.add.reduceat(x, self._starts)
@@ -82,7 +83,11 @@ class _Runs:
         return np.add.reduceat(np.multiply(x, y, out=self._spare), self._starts)
 
     def subtract(self, x: Floats, value: Floats) -> None:
-        x -= np.repeat(value, self.lengths)
+        if self._even:  # the same, without writing each value out as often as its run is long
+            rows = x.reshape(len(value), -1)
+            np.subtract(rows, value[:, None], out=rows)
+        else:
+            x -= np.repeat(value, self.lengths)
 
     def first(self, x: Floats) -> Floats:
         return x[self._starts]
