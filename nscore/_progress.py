@@ -5,10 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import TYPE_CHECKING
 
-__all__ = ["bar", "shown_bars"]
+if TYPE_CHECKING:
+    import polars as pl
+
+__all__ = ["bar", "counted", "shown_bars"]
 
 _SHOWN: ContextVar[bool] = ContextVar("nscore_progress", default=False)
+# The bar on the screen, if there is one. The engine's threads count on it, which no context variable reaches.
+_CURRENT: list[Callable[[int], object]] = []
 
 
 @contextmanager
@@ -22,7 +28,7 @@ def shown_bars() -> Iterator[None]:
 
 
 @contextmanager
-def bar(what: str, unit: str, total: Callable[[], int | None]) -> Iterator[Callable[[int], object]]:
+def bar(what: str, unit: str, total: Callable[[], int | None] = lambda: None) -> Iterator[Callable[[int], object]]:
     """Gives a function that is told of each bit of work done; `total` is asked for only where a bar is shown."""
     if not _SHOWN.get():
         yield lambda _done: None
@@ -30,4 +36,19 @@ def bar(what: str, unit: str, total: Callable[[], int | None]) -> Iterator[Calla
     from tqdm import tqdm  # noqa: PLC0415  (loaded only where it is shown)
 
     with tqdm(desc=what, unit=f" {unit}", unit_scale=True, total=total(), disable=None, delay=1) as shown:
-        yield shown.update
+        _CURRENT.append(shown.update)
+        try:
+            yield shown.update
+        finally:
+            _CURRENT.pop()
+
+
+def counted(frame: pl.LazyFrame) -> pl.LazyFrame:
+    """The same frame, whose rows are counted on the bar that is shown when they are computed."""
+    return frame.map_batches(_count, streamable=True) if _SHOWN.get() else frame
+
+
+def _count(rows: pl.DataFrame) -> pl.DataFrame:
+    if _CURRENT:
+        _CURRENT[-1](rows.height)
+    return rows

@@ -7,6 +7,7 @@ from typing import Literal, get_args, overload
 
 import polars as pl
 
+from nscore._progress import counted
 from nscore.errors import CalibrationError, UnknownNameError
 from nscore.frames import Eager, Frame, Lazy, Source, like, source
 from nscore.metrics import moments
@@ -105,7 +106,7 @@ def calibrate(
     if STATUS in given.schema():
         applied = applied.with_columns(_status())
     columns = list(dict.fromkeys([*given.schema(), PREDICTED_RAW]))
-    return like(given, applied.select(columns))
+    return like(given, counted(applied.select(columns)))
 
 
 def fit_calibration(

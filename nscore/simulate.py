@@ -7,6 +7,7 @@ from typing import Literal, overload
 
 import polars as pl
 
+from nscore._progress import counted
 from nscore.errors import SimulatorError, TableError
 from nscore.frames import Eager, Frame, Lazy, Source, aligned, like, source
 from nscore.leaks import check_leaks, shown
@@ -137,7 +138,7 @@ def simulate(
     marks = [c for c in (SPLIT, STRATUM) if c in columns]
     rest = [c for c in columns if c not in {*first, *marks, *RESULTS}]
     kept = [*first, *marks, *rest, *([SHOWN] if SHOWN in pairs.collect_schema() else [])]
-    result = pl.concat([part.select(kept) for part in parts]).sort(
+    result = pl.concat([counted(part.select(kept)) for part in parts]).sort(
         [*keys, SIMULATOR, EXPLANATION_ID, SEQUENCE, POSITION]
     )
     return like(given, result)

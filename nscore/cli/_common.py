@@ -10,6 +10,7 @@ from pathlib import Path
 
 import polars as pl
 
+from nscore._progress import bar
 from nscore.cli._names import names
 from nscore.records import SIMULATOR
 
@@ -44,7 +45,8 @@ def write(frame: pl.DataFrame | pl.LazyFrame, folder: Path, name: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     file, part = folder / f"{name}.parquet", folder / f".{name}.parquet.part"
     try:
-        frame.lazy().sink_parquet(part, mkdir=False)
+        with bar(name, "rows"):
+            frame.lazy().sink_parquet(part, mkdir=False)
         part.replace(file)
     finally:
         part.unlink(missing_ok=True)
