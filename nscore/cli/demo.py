@@ -8,6 +8,7 @@ from pathlib import Path
 import polars as pl
 
 import nscore as ns
+from nscore._progress import bar
 from nscore.cli._common import add_json, add_output, print_json, summarise, table, write
 from nscore.metrics import DEFAULT
 from nscore.records import EXPLANATION, LAYER, NEURON, SIMULATOR
@@ -28,7 +29,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Runs the chain, writes every table, and says what to look at."""
     out: Path = arguments.out
     records, explanations = ns.sample.records(), ns.sample.explanations()
-    simulated = ns.simulate(records, explanations, simulator=SIMULATORS)
+    with bar("simulate", "tokens"):
+        simulated = ns.simulate(records, explanations, simulator=SIMULATORS)
     fitted = ns.fit_calibration(simulated)
     calibrated = ns.calibrate(simulated, fitted=fitted)
     sequences = ns.score_sequences(calibrated)

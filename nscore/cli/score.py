@@ -11,7 +11,7 @@ import polars as pl
 import nscore as ns
 from nscore.cli._common import add_by, add_json, add_output, names, print_json, summarise, table, write
 from nscore.metrics import CATALOGUE, DEFAULT, resolve
-from nscore.records import N_PREDICTED, N_SEQUENCES, N_TOKENS, OnFailure, Split
+from nscore.records import EXPLANATION_ID, N_PREDICTED, N_SEQUENCES, N_TOKENS, SIMULATOR, OnFailure, Split
 from nscore.score import pool_beside_tokens
 
 __all__ = ["configure", "run"]
@@ -77,7 +77,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 def report(scores: pl.DataFrame, metrics: list[str], *, as_json: bool, files: Sequence[object]) -> None:
     """Prints how many there are, how much was predicted, and how the scores are spread."""
+    neuron = [c for c in scores.columns[: scores.columns.index(N_SEQUENCES)] if c not in {SIMULATOR, EXPLANATION_ID}]
     counts: dict[str, int] = {
+        "neurons": scores.select(neuron).n_unique() if neuron else scores.height,
         "explanations": scores.height,
         "records": int(scores[N_SEQUENCES].sum()),
         "tokens": int(scores[N_TOKENS].sum()),
@@ -90,7 +92,8 @@ def report(scores: pl.DataFrame, metrics: list[str], *, as_json: bool, files: Se
         return
     share = "no tokens" if covered is None else f"coverage {covered:.1%}"
     print(
-        f"{counts['explanations']:,} explanations, {counts['records']:,} records, {counts['tokens']:,} tokens; {share}"
+        f"{counts['neurons']:,} neurons, {counts['explanations']:,} rows of scores, {counts['records']:,} records, "
+        f"{counts['tokens']:,} tokens; {share}"
     )
     print()
     print(table(summary))

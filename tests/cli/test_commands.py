@@ -88,7 +88,9 @@ def test_score_sums_up_counts_coverage_and_quantiles(capsys):
     row = given["scores"][3]
     assert (row["mean"], row["0%"], row["100%"]) == pytest.approx((lookup.mean(), lookup.min(), lookup.max()))
     text = command(capsys, "score", "simulated.parquet", "-o", "out")[1]
-    assert text.startswith(f"6 explanations, {given['records']} records, {given['tokens']} tokens; coverage ")
+    assert text.startswith(
+        f"3 neurons, 6 rows of scores, {given['records']} records, {given['tokens']} tokens; coverage "
+    )
     assert "wrote out/scores.parquet" in text
 
 

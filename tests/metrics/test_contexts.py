@@ -99,7 +99,7 @@ def test_many_groups_equal_a_loop(engine):
     n = 12_000
     table = pl.DataFrame(
         {
-            "g": rng.integers(0, 700, n),
+            "g": rng.integers(0, 3_000, n),
             "activation": np.maximum(rng.normal(size=n) - 0.5, 0),
             "predicted": rng.integers(0, 11, n) / 10,
         }
