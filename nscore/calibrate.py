@@ -255,7 +255,7 @@ def _fit_percentile(rows: pl.LazyFrame, keys: list[str]) -> pl.LazyFrame:
     )
     constant = pl.col("p").min() == pl.col("p").max()
     knots = (
-        matched.explode("p", "t")
+        matched.explode("p", "t", empty_as_null=False)
         .with_columns(pl.when(constant.over(keys)).then("__mean").otherwise("t").alias("t"))
         .group_by(*keys, N_FITTED, "p")
         .agg(pl.col("t").min().alias(LOW), pl.col("t").max().alias(HIGH))
@@ -267,7 +267,7 @@ def _fit_percentile(rows: pl.LazyFrame, keys: list[str]) -> pl.LazyFrame:
 def _apply_percentile(frame: pl.LazyFrame, fitted: pl.LazyFrame, keys: list[str]) -> pl.LazyFrame:
     # one column for all keys: an as-of join would not match a null among them
     fits = fitted.with_row_index("__fit")
-    knots = fits.select("__fit", KNOTS).drop_nulls(KNOTS).explode(KNOTS).unnest(KNOTS).sort("p")
+    knots = fits.select("__fit", KNOTS).drop_nulls(KNOTS).explode(KNOTS, empty_as_null=False).unnest(KNOTS).sort("p")
     below = knots.select("__fit", pl.col("p").alias("__p0"), pl.col(HIGH).alias("__t0"))
     above = knots.select("__fit", pl.col("p").alias("__p1"), pl.col(LOW).alias("__t1"))
     p0, t0, p1, t1 = (pl.col(f"__{c}") for c in ("p0", "t0", "p1", "t1"))

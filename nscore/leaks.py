@@ -23,7 +23,9 @@ def shown(explanations: Source, keys: Sequence[str], schema: pl.Schema) -> pl.La
     if SHOWN_SEQUENCES not in columns:
         return None
     on = [k for k in keys if k in columns]
-    listed = explanations.frame.select(*on, pl.col(SHOWN_SEQUENCES).alias(SEQUENCE)).explode(SEQUENCE)
+    listed = explanations.frame.select(*on, pl.col(SHOWN_SEQUENCES).alias(SEQUENCE)).explode(
+        SEQUENCE, empty_as_null=False
+    )
     return aligned(listed, schema, [*on, SEQUENCE]).drop_nulls(SEQUENCE).unique()
 
 

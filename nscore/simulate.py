@@ -123,7 +123,8 @@ def simulate(
     texts = aligned(told.frame, given.schema(), keys).select(*own, pl.col(EXPLANATION).cast(pl.String))
     pairs = asked.join(texts, on=keys, how="inner", nulls_equal=True)
     pairs = _marked(pairs, told, own, leaks)
-    if given.collect(pairs.head(1)).is_empty():
+    meeting = asked.join(texts, on=keys, how="semi", nulls_equal=True)
+    if not given.collect(meeting.select(pl.len())).item():
         raise TableError(
             "nothing to simulate",
             told.name,

@@ -103,7 +103,9 @@ def test_the_shown_sequences_are_exactly_the_train_records(records, explanations
 
 def test_no_shown_record_is_scored(records, explanations):
     scored = records.filter(pl.col("split").is_in(["valid", "test"])).select(*KEYS, "sequence").unique()
-    shown = explanations.select(*KEYS, pl.col("shown_sequences").alias("sequence")).explode("sequence")
+    shown = explanations.select(*KEYS, pl.col("shown_sequences").alias("sequence")).explode(
+        "sequence", empty_as_null=False
+    )
     assert scored.join(shown, on=[*KEYS, "sequence"]).is_empty()
     assert not ns.simulate(records, explanations, simulator="constant")["shown"].any()
 

@@ -150,12 +150,12 @@ def moments(
 def masked(activation: Columns, predicted: Columns, weight: Columns | None) -> tuple[pl.Expr, pl.Expr, pl.Expr | None]:
     """Both columns (and the weight) in Float64, null on the rows where either is null."""
     t, p = _column(activation).cast(pl.Float64), _column(predicted).cast(pl.Float64)
-    both = t.is_not_null() & p.is_not_null()
+    # when/then masks faster than filter inside agg; what is null already needs no mask
     if weight is None:
-        return pl.when(both).then(t), pl.when(both).then(p), None
+        return pl.when(p.is_not_null()).then(t), pl.when(t.is_not_null()).then(p), None
     # a token of weight 0 takes no part, so that it cannot make a constant look as if it were none
     w = _column(weight).cast(pl.Float64)
-    both &= w > 0
+    both = t.is_not_null() & p.is_not_null() & (w > 0)
     return pl.when(both).then(t), pl.when(both).then(p), pl.when(both).then(w)
 
 

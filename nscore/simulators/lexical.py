@@ -110,7 +110,7 @@ def _terms(explanations: pl.LazyFrame, own: list[str]) -> pl.LazyFrame:
     def stems(words: pl.LazyFrame, weight: float) -> pl.LazyFrame:
         return words.select(*own, _stem(pl.col("term")).alias("term"), form=pl.lit("__stem"), weight=pl.lit(weight))
 
-    quotes = explanations.select(*own, quoted.alias("term")).explode("term").drop_nulls("term")
+    quotes = explanations.select(*own, quoted.alias("term")).explode("term", empty_as_null=False).drop_nulls("term")
     pieces = quotes.select(
         *own,
         _bare(pl.col("term")).str.strip_chars().alias("term"),
@@ -121,7 +121,7 @@ def _terms(explanations: pl.LazyFrame, own: list[str]) -> pl.LazyFrame:
     words = quotes.filter(~pl.col("term").str.starts_with("##")).with_columns(
         pl.col("term").str.to_lowercase().str.extract_all(_WORD)
     )
-    named = explanations.select(*own, plain.alias("term")).explode("term").drop_nulls("term")
+    named = explanations.select(*own, plain.alias("term")).explode("term", empty_as_null=False).drop_nulls("term")
     heard = named.filter(~pl.col("term").is_in(SILENT) & (pl.col("term").str.len_chars() > 2))
     stemmed = heard.with_columns(_stem(pl.col("term")))
     names = pl.LazyFrame({"term": list(SIGNS), "signs": list(SIGNS.values())}).with_columns(_stem(pl.col("term")))
@@ -131,9 +131,11 @@ def _terms(explanations: pl.LazyFrame, own: list[str]) -> pl.LazyFrame:
     return pl.concat(
         [
             pieces,
-            stems(words.explode("term").drop_nulls("term"), QUOTED),
+            stems(words.explode("term", empty_as_null=False).drop_nulls("term"), QUOTED),
             stems(heard, NAMED),
-            signs.explode("term").select(*own, "term", form=pl.lit("__piece"), weight=pl.lit(NAMED)),
+            signs.explode("term", empty_as_null=False).select(
+                *own, "term", form=pl.lit("__piece"), weight=pl.lit(NAMED)
+            ),
             digits.select(*own, term=pl.lit(_DIGIT), form=pl.lit("__number"), weight=pl.lit(NAMED)),
         ]
     ).filter(pl.col("term") != "")

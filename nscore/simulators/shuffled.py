@@ -76,4 +76,4 @@ class Shuffled:
         # A step of the largest group's size leaves every group, and wraps round short of it.
         order = [(i + most) % ordered.height for i in range(ordered.height)]
         other = ordered.select(*own, EXPLANATION)[order].select(pl.all().name.prefix("__other_"))
-        return pl.concat([ordered.select(own), other], how="horizontal")
+        return ordered.select(own).hstack(other)
