@@ -126,6 +126,8 @@ def alone(name: str, file: Path) -> None:
     """One contender in this process: its time and this process's peak memory."""
     if name == "floor":
         parts = {"floor": seconds(floor, file)}
+    elif name == "validate":
+        parts = {"validate": seconds(lambda path: ns.validate(path, "simulated"), file)}
     else:
         started = time.perf_counter()
         sequences = ns.score_sequences(file)
@@ -143,7 +145,7 @@ def main() -> None:
     parser.add_argument("--neurons", type=int, default=20_000)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--memory", action="store_true", help="time and peak memory, each in a new process")
-    parser.add_argument("--alone", choices=["floor", "nscore"], help=argparse.SUPPRESS)
+    parser.add_argument("--alone", choices=["floor", "nscore", "validate"], help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "nscore-benchmarks")
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
@@ -161,7 +163,7 @@ def main() -> None:
     )
     if arguments.memory:
         print("| what | time | peak memory of the process |\n|---|---|---|", flush=True)
-        for name in ("floor", "nscore"):
+        for name in ("floor", "nscore", "validate"):
             for _ in range(3):
                 command = [sys.executable, __file__, "--neurons", str(arguments.neurons), "--alone", name]
                 subprocess.run([*command, "--folder", str(arguments.folder)], check=True)
