@@ -7,7 +7,7 @@ from typing import Literal, get_args, overload
 
 import polars as pl
 
-from nscore._progress import counted
+from nscore._progress import bar, counted
 from nscore.errors import CalibrationError, UnknownNameError
 from nscore.frames import Eager, Frame, Lazy, Source, like, source
 from nscore.metrics import moments
@@ -160,13 +160,14 @@ def fit_calibration(
     if not given.collect(known.select(finite)).item():
         for column in (ACTIVATION, PREDICTED_RAW if PREDICTED_RAW in given.schema() else PREDICTED):
             check_finite(given, column, nulls=True)
-    fits = (_fit_linear if method == "linear" else _fit_percentile)(known, keys)
+    fits = (_fit_linear if method == "linear" else _fit_percentile)(counted(known), keys)
     fitted = (
         there.join(fits, on=keys, how="left", nulls_equal=True)
         .with_columns(pl.lit(method).alias(METHOD), pl.col(N_FITTED).fill_null(0))
         .sort(keys)
     )
-    table = given.collect(fitted)
+    with bar("fitting", "tokens"):
+        table = given.collect(fitted)
     if not table[N_FITTED].sum():
         raise CalibrationError(
             f"{given.name}: no row with a prediction is there to fit on: fit a split that was simulated too "

@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 
 from nscore._fused import Indices, moments_of_runs
+from nscore._progress import bar, counted
 from nscore._runs import Columns, Layout, runs
 from nscore.frames import Frame, Source, source
 from nscore.leaks import check_leaks
@@ -256,4 +257,6 @@ def _tokens(given: Source, wanted: Sequence[str] | None, on_failure: OnFailure) 
 def _from_tokens(
     tokens: pl.LazyFrame, keys: Sequence[str], metrics: Sequence[Metric], weights: str | None
 ) -> pl.DataFrame:
-    return tokens.group_by(keys).agg(m.from_tokens(weights) for m in metrics).collect(engine="streaming")
+    with bar("ranking", "tokens"):
+        scores = counted(tokens).group_by(keys).agg(m.from_tokens(weights) for m in metrics)
+        return scores.collect(engine="streaming")
