@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from nscore.calibrate import fit_calibration as fit_calibration
     from nscore.errors import CalibrationError as CalibrationError
     from nscore.errors import LeakError as LeakError
-    from nscore.errors import MissingExtraError as MissingExtraError
     from nscore.errors import NscoreError as NscoreError
     from nscore.errors import PoolError as PoolError
     from nscore.errors import SettingError as SettingError
@@ -60,7 +59,6 @@ _HOMES = {
     "nscore.errors": (
         "CalibrationError",
         "LeakError",
-        "MissingExtraError",
         "NscoreError",
         "PoolError",
         "SettingError",

@@ -17,7 +17,7 @@ Floats: TypeAlias = npt.NDArray[np.float64]
 Numbers: TypeAlias = npt.NDArray[np.number]
 Indices: TypeAlias = npt.NDArray[np.intp]
 
-# Rows at a time: what is made of a block stays in the second-level cache of one core.
+# Rows at a time: enough that Python's lock changes hands seldom, few enough that a block stays in the cache.
 BLOCK_ROWS = 131_072
 
 

@@ -8,8 +8,7 @@ NscoreError
 ├── PoolError           sequence scores that cannot be merged into one score
 ├── SimulatorError      simulators that cannot be run as they were named
 ├── SettingError        a setting on the command line's way in (file or environment) that is wrong
-├── UnknownNameError    a metric, simulator or method that nobody registered (also a LookupError)
-└── MissingExtraError   an optional package is not installed (also an ImportError)
+└── UnknownNameError    a metric, simulator or method that nobody registered (also a LookupError)
 ```
 
 A message says what was found, where (file, row, column), what was expected and what to do.
@@ -23,7 +22,6 @@ from collections.abc import Iterable
 __all__ = [
     "CalibrationError",
     "LeakError",
-    "MissingExtraError",
     "NscoreError",
     "PoolError",
     "SettingError",
@@ -80,10 +78,3 @@ class UnknownNameError(NscoreError, LookupError):
         near = difflib.get_close_matches(name, names, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         super().__init__(f"no {kind} is called {name!r}.{hint} There are: {', '.join(names)}.")
-
-
-class MissingExtraError(NscoreError, ImportError):
-    """An optional package is not installed; the message holds the command that installs it."""
-
-    def __init__(self, what: str, package: str, extra: str) -> None:
-        super().__init__(f"{what} needs {package}, which is not installed: pip install 'nscore[{extra}]'")
