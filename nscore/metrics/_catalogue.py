@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar
 
 import polars as pl
 
@@ -12,15 +12,6 @@ from nscore._shelf import Shelf
 from nscore.metrics._moments import Moments
 
 __all__ = ["CATALOGUE", "DEFAULT", "Metric", "MetricLike", "metric", "resolve"]
-
-
-class MetricFunction(Protocol):
-    """A metric: two columns in, one aggregating expression out; all arguments have defaults."""
-
-    __name__: str
-    __doc__: str | None
-
-    def __call__(self) -> pl.Expr: ...
 
 
 Function = TypeVar("Function", bound=Callable[..., pl.Expr])
