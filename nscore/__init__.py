@@ -8,20 +8,34 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from nscore import backends as backends
     from nscore import errors as errors
     from nscore import metrics as metrics
     from nscore import sample as sample
     from nscore import simulators as simulators
+    from nscore.backends import VLLM as VLLM
+    from nscore.backends import Anthropic as Anthropic
+    from nscore.backends import Backend as Backend
+    from nscore.backends import OpenAI as OpenAI
+    from nscore.backends import Replay as Replay
+    from nscore.backends import SGLang as SGLang
     from nscore.calibrate import calibrate as calibrate
     from nscore.calibrate import fit_calibration as fit_calibration
+    from nscore.errors import BackendError as BackendError
     from nscore.errors import CalibrationError as CalibrationError
+    from nscore.errors import JournalError as JournalError
     from nscore.errors import LeakError as LeakError
+    from nscore.errors import LimitError as LimitError
     from nscore.errors import NscoreError as NscoreError
+    from nscore.errors import OutageError as OutageError
     from nscore.errors import PoolError as PoolError
+    from nscore.errors import ReplyError as ReplyError
+    from nscore.errors import RunError as RunError
     from nscore.errors import SettingError as SettingError
     from nscore.errors import SimulatorError as SimulatorError
     from nscore.errors import TableError as TableError
     from nscore.errors import UnknownNameError as UnknownNameError
+    from nscore.exchange import Capabilities as Capabilities
     from nscore.metrics import Moments as Moments
     from nscore.metrics import absolute_dev_explained_score as absolute_dev_explained_score
     from nscore.metrics import auroc as auroc
@@ -38,13 +52,25 @@ if TYPE_CHECKING:
     from nscore.metrics import rsquared_score as rsquared_score
     from nscore.metrics import spearman as spearman
     from nscore.pool import pool as pool
+    from nscore.probe import aprobe as aprobe
+    from nscore.probe import probe as probe
+    from nscore.run import Run as Run
     from nscore.score import score as score
     from nscore.score import score_sequences as score_sequences
+    from nscore.simulate import Estimate as Estimate
+    from nscore.simulate import Price as Price
+    from nscore.simulate import asimulate as asimulate
+    from nscore.simulate import estimate as estimate
     from nscore.simulate import simulate as simulate
+    from nscore.simulators import AllAtOnce as AllAtOnce
     from nscore.simulators import Constant as Constant
+    from nscore.simulators import JsonList as JsonList
     from nscore.simulators import Lexical as Lexical
+    from nscore.simulators import PromptSimulator as PromptSimulator
     from nscore.simulators import Shuffled as Shuffled
     from nscore.simulators import Simulator as Simulator
+    from nscore.simulators import TabList as TabList
+    from nscore.simulators import TokenByToken as TokenByToken
     from nscore.simulators import TokenLookup as TokenLookup
     from nscore.splits import assign_splits as assign_splits
     from nscore.validate import validate as validate
@@ -54,18 +80,26 @@ __version__ = "0.1.0"
 # Where each public name lives. Polars and pyarrow are loaded with the first of them, not with the package; a test
 # compares this with the imports above, which are what type checkers read.
 _HOMES = {
-    "nscore": ("errors", "metrics", "sample", "simulators"),
+    "nscore": ("backends", "errors", "metrics", "sample", "simulators"),
+    "nscore.backends": ("Anthropic", "Backend", "OpenAI", "Replay", "SGLang", "VLLM"),
     "nscore.calibrate": ("calibrate", "fit_calibration"),
     "nscore.errors": (
+        "BackendError",
         "CalibrationError",
+        "JournalError",
         "LeakError",
+        "LimitError",
         "NscoreError",
+        "OutageError",
         "PoolError",
+        "ReplyError",
+        "RunError",
         "SettingError",
         "SimulatorError",
         "TableError",
         "UnknownNameError",
     ),
+    "nscore.exchange": ("Capabilities",),
     "nscore.metrics": (
         "Moments",
         "absolute_dev_explained_score",
@@ -84,9 +118,22 @@ _HOMES = {
         "spearman",
     ),
     "nscore.pool": ("pool",),
+    "nscore.probe": ("aprobe", "probe"),
+    "nscore.run": ("Run",),
     "nscore.score": ("score", "score_sequences"),
-    "nscore.simulate": ("simulate",),
-    "nscore.simulators": ("Constant", "Lexical", "Shuffled", "Simulator", "TokenLookup"),
+    "nscore.simulate": ("Estimate", "Price", "asimulate", "estimate", "simulate"),
+    "nscore.simulators": (
+        "AllAtOnce",
+        "Constant",
+        "JsonList",
+        "Lexical",
+        "PromptSimulator",
+        "Shuffled",
+        "Simulator",
+        "TabList",
+        "TokenByToken",
+        "TokenLookup",
+    ),
     "nscore.splits": ("assign_splits",),
     "nscore.validate": ("validate",),
 }

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     import polars as pl
 
-__all__ = ["bar", "counted", "shown_bars"]
+__all__ = ["bar", "counted", "shown_bars", "tally_bar"]
 
 _SHOWN: ContextVar[bool] = ContextVar("nscore_progress", default=False)
 # The bar on the screen, if there is one. The engine's threads count on it, which no context variable reaches.
@@ -41,6 +41,37 @@ def bar(what: str, unit: str, total: Callable[[], int | None] = lambda: None) ->
             yield shown.update
         finally:
             _CURRENT.pop()
+
+
+class Standing(Protocol):
+    """How a run of requests stands."""
+
+    done: int
+    failed: int
+    prompt_tokens: int
+    completion_tokens: int
+    spent: float | None
+
+
+@contextmanager
+def tally_bar(total: int) -> Iterator[Callable[[Standing], object]]:
+    """A bar of requests, which also tells those that failed, the tokens, the price."""
+    if not _SHOWN.get():
+        yield lambda _standing: None
+        return
+    from tqdm import tqdm  # noqa: PLC0415  (loaded only where it is shown)
+
+    with tqdm(desc="simulate", unit=" requests", total=total, disable=None, smoothing=0.05) as shown:
+
+        def update(standing: Standing) -> None:
+            parts = [f"{standing.failed:,} failed", f"{standing.prompt_tokens + standing.completion_tokens:,} tokens"]
+            if standing.spent is not None:
+                parts.append(f"${standing.spent:.2f}")
+            shown.set_postfix_str(", ".join(parts), refresh=False)
+            shown.update(standing.done - shown.n)
+
+        yield update
+        shown.refresh()
 
 
 def counted(frame: pl.LazyFrame) -> pl.LazyFrame:

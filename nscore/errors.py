@@ -7,6 +7,12 @@ NscoreError
 ├── CalibrationError    a fit that would touch the tokens it is judged on, or has nothing to fit
 ├── PoolError           sequence scores that cannot be merged into one score
 ├── SimulatorError      simulators that cannot be run as they were named
+├── BackendError        a model server that cannot do, or will not, what the run needs
+├── ReplyError          a reply that holds no answer: it becomes a status, and no run ends by it
+├── LimitError          a request larger than a limit it would have to keep (also a ValueError)
+├── OutageError         a server that has not answered for long
+├── RunError            a run directory that this run cannot go on with
+│   └── JournalError    its journal cannot be read or written
 ├── SettingError        a setting on the command line's way in (file or environment) that is wrong
 └── UnknownNameError    a metric, simulator or method that nobody registered (also a LookupError)
 ```
@@ -20,10 +26,16 @@ import difflib
 from collections.abc import Iterable
 
 __all__ = [
+    "BackendError",
     "CalibrationError",
+    "JournalError",
     "LeakError",
+    "LimitError",
     "NscoreError",
+    "OutageError",
     "PoolError",
+    "ReplyError",
+    "RunError",
     "SettingError",
     "SimulatorError",
     "TableError",
@@ -64,6 +76,39 @@ class PoolError(NscoreError):
 
 class SimulatorError(NscoreError, ValueError):
     """Simulators that cannot be run as they were named."""
+
+
+class BackendError(NscoreError):
+    """A model server that cannot do what the run needs, or will not: a bad key, no such model, no logprobs."""
+
+
+class LimitError(NscoreError, ValueError):
+    """A request larger than a limit that it would have to keep: waiting would not help."""
+
+
+class OutageError(NscoreError):
+    """A server that has not answered for long; what was stored stays."""
+
+
+class RunError(NscoreError):
+    """A run directory that this run cannot go on with."""
+
+
+class JournalError(RunError):
+    """A run's journal that cannot be read or written."""
+
+
+class ReplyError(NscoreError):
+    """A reply that holds no answer; it ends as a status of the tokens that it was to be about.
+
+    Attributes:
+        status: that status.
+        again: whether the same request, sent once more, may well be answered.
+    """
+
+    def __init__(self, status: str, found: str, *, again: bool = False) -> None:
+        self.status, self.again = status, again
+        super().__init__(found)
 
 
 class SettingError(NscoreError, ValueError):

@@ -30,6 +30,10 @@ EXPLANATION_ID, SIMULATOR = "explanation_id", "simulator"
 # A record and its tokens.
 SEQUENCE, POSITION, TOKEN = "sequence", "position", "token"
 ACTIVATION, PREDICTED, PREDICTED_RAW, STATUS = "activation", "predicted", "predicted_raw", "status"
+# What a simulator that asks a model adds: the probability on valid activations and that of each, the spread between
+# replicates and how many there were, which prompts they answered.
+DIGIT_MASS, DISTRIBUTION, SPREAD, N_REPLICATES = "digit_mass", "distribution", "spread", "n_replicates"
+PROMPT_VERSION = "prompt_version"
 # What is the same on every token of a record.
 SPLIT, STRATUM, SHOWN = "split", "stratum", "shown"
 # Explanations.
@@ -42,7 +46,16 @@ Split = Literal["train", "calibration", "valid", "test"]
 SCORED_SPLITS: tuple[Split, ...] = ("valid", "test")
 
 Status = Literal[
-    "ok", "length_mismatch", "parse_error", "truncated", "refused", "http_error", "not_run", "not_calibrated"
+    "ok",
+    "length_mismatch",  # an answer about another number of tokens, or about other tokens
+    "parse_error",  # an answer that cannot be read
+    "no_answer",  # no activation among the likeliest tokens where one was to stand
+    "truncated",  # the answer ended at its limit
+    "refused",  # the model would not, or a filter stepped in
+    "http_error",  # the server did not answer, or answered with an error
+    "too_long",  # the record is longer than what is sent
+    "not_run",
+    "not_calibrated",
 ]
 OK: Status = "ok"
 NOT_RUN: Status = "not_run"
@@ -96,6 +109,9 @@ SIMULATED = Table(
         TOKEN: "text",
         STATUS: "text",
         PREDICTED_RAW: "number",
+        DIGIT_MASS: "number",
+        SPREAD: "number",
+        N_REPLICATES: "integer",
         SHOWN: "flag",
     },
 )

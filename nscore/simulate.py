@@ -2,97 +2,171 @@
 
 from __future__ import annotations
 
+import asyncio
+import shutil
+import tempfile
+import warnings
 from collections.abc import Sequence
-from typing import Literal, overload
+from pathlib import Path
+from typing import overload
 
 import polars as pl
 
-from nscore._progress import counted
-from nscore.errors import SimulatorError, TableError
-from nscore.frames import Eager, Frame, Lazy, Source, aligned, like, source
-from nscore.leaks import check_leaks, shown
-from nscore.records import (
-    ACTIVATION,
-    EXPLANATION,
-    EXPLANATION_ID,
-    LAYER,
-    NEURON,
-    POSITION,
-    PREDICTED,
-    PREDICTED_RAW,
-    SCORED_SPLITS,
-    SEQUENCE,
-    SHOWN,
-    SIMULATOR,
-    SPLIT,
-    STATUS,
-    STRATUM,
-    TOKEN,
-    scored_splits,
-)
-from nscore.simulators import Simulator, resolve_simulator
-from nscore.validate import validate
+from nscore._engine import Engine, Keep, Options, Tally
+from nscore._estimate import Estimate, measured
+from nscore._loop import run_to_end
+from nscore._meeting import Leaks, Meeting, meet
+from nscore._plan import Plan
+from nscore._prices import Price, listed_price
+from nscore._progress import counted, tally_bar
+from nscore._retry import Retries
+from nscore.backends import Backend
+from nscore.errors import SettingError, SimulatorError
+from nscore.frames import Eager, Frame, Lazy, like
+from nscore.probe import aprobe, check_needs
+from nscore.records import EXPLANATION_ID, POSITION, SEQUENCE, SIMULATOR
+from nscore.run import Run, Workplace
+from nscore.simulators import PromptSimulator, Shuffled, Simulator, resolve_simulator
 
-__all__ = ["simulate"]
+__all__ = ["Estimate", "Price", "Tally", "asimulate", "estimate", "simulate"]
 
-SIMULATED_SPLITS = ("calibration", *SCORED_SPLITS)
-RESULTS = [EXPLANATION_ID, EXPLANATION, SIMULATOR, PREDICTED, PREDICTED_RAW, STATUS, SHOWN]
+AnySimulator = str | Simulator | PromptSimulator
+Simulators = AnySimulator | Sequence[AnySimulator]
+Prices = Price | tuple[float, float] | tuple[float, float, float]
 
 
+@overload
+def simulate(
+    records: Frame,
+    explanations: Frame,
+    *,
+    simulator: Simulators = ...,
+    backend: Backend,
+    out: str | Path,
+    by: Sequence[str] | None = ...,
+    splits: Sequence[str] | None = ...,
+    leaks: Leaks = ...,
+    limit: int | None = ...,
+    concurrency: int = ...,
+    requests_per_minute: float | None = ...,
+    tokens_per_minute: float | None = ...,
+    timeout_s: float = ...,
+    attempts: int = ...,
+    price: Prices | None = ...,
+    max_cost: float | None = ...,
+    keep: Keep = ...,
+    distribution: bool = ...,
+) -> Run: ...
 @overload
 def simulate(
     records: Eager,
     explanations: Frame,
     *,
-    simulator: str | Simulator | Sequence[str | Simulator] = ...,
+    simulator: Simulators = ...,
+    backend: Backend | None = ...,
+    out: None = ...,
     by: Sequence[str] | None = ...,
     splits: Sequence[str] | None = ...,
-    leaks: Literal["refuse", "allow"] = ...,
+    leaks: Leaks = ...,
+    limit: int | None = ...,
+    concurrency: int = ...,
+    requests_per_minute: float | None = ...,
+    tokens_per_minute: float | None = ...,
+    timeout_s: float = ...,
+    attempts: int = ...,
+    price: Prices | None = ...,
+    max_cost: float | None = ...,
+    keep: Keep = ...,
+    distribution: bool = ...,
 ) -> pl.DataFrame: ...
 @overload
 def simulate(
     records: Lazy,
     explanations: Frame,
     *,
-    simulator: str | Simulator | Sequence[str | Simulator] = ...,
+    simulator: Simulators = ...,
+    backend: Backend | None = ...,
+    out: None = ...,
     by: Sequence[str] | None = ...,
     splits: Sequence[str] | None = ...,
-    leaks: Literal["refuse", "allow"] = ...,
+    leaks: Leaks = ...,
+    limit: int | None = ...,
+    concurrency: int = ...,
+    requests_per_minute: float | None = ...,
+    tokens_per_minute: float | None = ...,
+    timeout_s: float = ...,
+    attempts: int = ...,
+    price: Prices | None = ...,
+    max_cost: float | None = ...,
+    keep: Keep = ...,
+    distribution: bool = ...,
 ) -> pl.LazyFrame: ...
 def simulate(
     records: Frame,
     explanations: Frame,
     *,
-    simulator: str | Simulator | Sequence[str | Simulator] = "lexical",
+    simulator: Simulators = "lexical",
+    backend: Backend | None = None,
+    out: str | Path | None = None,
     by: Sequence[str] | None = None,
     splits: Sequence[str] | None = None,
-    leaks: Literal["refuse", "allow"] = "refuse",
-) -> pl.DataFrame | pl.LazyFrame:
+    leaks: Leaks = "refuse",
+    limit: int | None = None,
+    concurrency: int = 64,
+    requests_per_minute: float | None = None,
+    tokens_per_minute: float | None = None,
+    timeout_s: float = 120.0,
+    attempts: int = 8,
+    price: Prices | None = None,
+    max_cost: float | None = None,
+    keep: Keep = "raw",
+    distribution: bool = False,
+) -> pl.DataFrame | pl.LazyFrame | Run:
     """Predicts the activation of each token of each record from each explanation of its neuron.
 
-    Every record of a neuron meets every explanation of it; neurons that have only one of the two are left out.
+    Every record of a neuron meets every explanation of it; neurons that have only one of the two are left out. Some
+    simulators predict by themselves (`lexical`, `token_lookup`, `constant`, `shuffled`); others ask a language model
+    (`all_at_once`, `token_by_token`, `json_list`, `tab_list`) and need a `backend`. Works inside a running event loop,
+    too; there, `asimulate` can be awaited instead.
 
     Args:
         records: a `records` table: the neuron's keys, `sequence`, `position`, `token`, `activation`, and what else
             there is, which travels along.
         explanations: an `explanations` table: the keys, `explanation_id`, `explanation`; further columns are not
             taken over.
-        simulator: a simulator or the name of one (`token_lookup`, `lexical`, `constant`, `shuffled`, or `shuffled_`
-            and a name for the control of another); of several, the results are rows of one table.
+        simulator: a simulator or the name of one, or `shuffled_` and a name for the control of another; of several,
+            the results are rows of one table.
+        backend: the model server to ask: `nscore.OpenAI(model=..., base_url=...)` and the like.
+        out: the folder of the run, for simulators that ask a model; the same call with the same folder goes on where
+            it stopped. Left out, the run lives in a temporary folder, which stays, and is named, when it did not end
+            well.
         by: the keys of a neuron; `layer` and `neuron` if left out.
         splits: the splits that are simulated, where the records have a `split`; `calibration`, `valid` and `test` if
             left out.
         leaks: whether records that are scored may be records that the explanation's author was shown
             (`shown_sequences`).
+        limit: the most requests to make; the table holds the rows that they reach.
+        concurrency: the most requests in flight; how many the server bears is found by trying.
+        requests_per_minute: a limit to keep.
+        tokens_per_minute: another, of prompts and answers together.
+        timeout_s: the longest that one attempt may take.
+        attempts: how often a request is sent at most.
+        price: dollars for a million tokens of prompts, of answers, and of cached prompts; left out, what the table of
+            prices says of the backend's model.
+        max_cost: dollars that are never exceeded; what was not sent is then `not_run`.
+        keep: whether the journal keeps all of a reply (`raw`) or what the simulators read of it (`needed`).
+        distribution: whether the column `distribution` keeps the probability of each activation.
 
     Returns:
         A `simulated` table sorted by its keys, `sequence` and `position`; eager for eager records, lazy for lazy ones
-        or a path.
+        or a path. With `out`, the `Run`, whose `simulated()` it is.
 
     Raises:
         TableError: if a table is not valid, or no explanation is of a neuron that has records.
         LeakError: if a record that its author was shown would be scored.
-        SimulatorError: if no simulator is named, or one is twice.
+        SimulatorError: if no simulator is named, or one is twice, or one needs a backend and there is none.
+        BackendError: if the server cannot do what a simulator needs, or refuses for good.
+        RunError: if `out` holds another run.
         UnknownNameError: if there is no such simulator.
 
     Examples:
@@ -103,61 +177,228 @@ def simulate(
         >>> simulate(records, explanations)["predicted"].to_list()
         [0.0, 10.0, 0.0]
     """
-    keys = [LAYER, NEURON] if by is None else list(by)
-    given, told = source(records), source(explanations)
-    validate(given, "records", by=keys)
-    validate(told, "explanations", by=keys)
-    chosen = [resolve_simulator(s) for s in ([simulator] if isinstance(simulator, str | Simulator) else simulator)]
+    chosen = _chosen(simulator)
+    if not any(_asks(s) for s in chosen):
+        _check_offline(chosen, out, limit)
+        met = meet(records, explanations, by=by, splits=splits, leaks=leaks)
+        return like(met.given, _predicted(met, chosen))
+    return run_to_end(
+        lambda: asimulate(
+            records,
+            explanations,
+            simulator=chosen,
+            backend=backend,
+            out=out,
+            by=by,
+            splits=splits,
+            leaks=leaks,
+            limit=limit,
+            concurrency=concurrency,
+            requests_per_minute=requests_per_minute,
+            tokens_per_minute=tokens_per_minute,
+            timeout_s=timeout_s,
+            attempts=attempts,
+            price=price,
+            max_cost=max_cost,
+            keep=keep,
+            distribution=distribution,
+        )
+    )
+
+
+async def asimulate(
+    records: Frame,
+    explanations: Frame,
+    *,
+    simulator: Simulators,
+    backend: Backend | None = None,
+    out: str | Path | None = None,
+    by: Sequence[str] | None = None,
+    splits: Sequence[str] | None = None,
+    leaks: Leaks = "refuse",
+    limit: int | None = None,
+    concurrency: int = 64,
+    requests_per_minute: float | None = None,
+    tokens_per_minute: float | None = None,
+    timeout_s: float = 120.0,
+    attempts: int = 8,
+    price: Prices | None = None,
+    max_cost: float | None = None,
+    keep: Keep = "raw",
+    distribution: bool = False,
+) -> pl.DataFrame | pl.LazyFrame | Run:
+    """The async twin of `simulate`, for simulators that ask a model; the others it runs in a thread."""
+    chosen = _chosen(simulator)
+    if not any(_asks(s) for s in chosen):
+        _check_offline(chosen, out, limit)
+        met = await asyncio.to_thread(lambda: meet(records, explanations, by=by, splits=splits, leaks=leaks))
+        return await asyncio.to_thread(lambda: like(met.given, _predicted(met, chosen)))
+    asking = _asking(chosen, backend)
+    assert backend is not None  # noqa: S101  (_asking has seen to it)
+    met = await asyncio.to_thread(lambda: meet(records, explanations, by=by, splits=splits, leaks=leaks))
+    options = Options(
+        concurrency=concurrency,
+        requests_per_minute=requests_per_minute,
+        tokens_per_minute=tokens_per_minute,
+        timeout_s=timeout_s,
+        retries=Retries(attempts=attempts),
+        price=_price(price, backend),
+        max_cost=max_cost,
+        keep=keep,
+        distribution=distribution,
+    )
+    _check(options, limit, backend)
+    path = Path(out) if out is not None else Path(tempfile.mkdtemp(prefix="nscore-"))
+    try:
+        tally = await _carried_out(met, asking, backend, path, options=options, limit=limit)
+    except BaseException as error:
+        if out is None:
+            error.add_note(f"What was answered is kept in {path}; out={str(path)!r} goes on with it.")
+        raise
+    run = Run(path)
+    if out is not None:
+        return run
+    result = await asyncio.to_thread(lambda: run.simulated().sort(met.order).collect())
+    if tally.failed:
+        counts = ", ".join(f"{n} {status}" for status, n in sorted(tally.statuses.items()))
+        warnings.warn(
+            f"{tally.failed} of {tally.done} requests failed ({counts}); the run is kept in {path}", stacklevel=2
+        )
+    else:
+        shutil.rmtree(path)
+    return result if met.given.eager else result.lazy()
+
+
+def estimate(
+    records: Frame,
+    explanations: Frame,
+    *,
+    simulator: Simulators,
+    backend: Backend,
+    by: Sequence[str] | None = None,
+    splits: Sequence[str] | None = None,
+    leaks: Leaks = "refuse",
+    limit: int | None = None,
+    concurrency: int = 64,
+    requests_per_minute: float | None = None,
+    tokens_per_minute: float | None = None,
+    price: Prices | None = None,
+    keep: Keep = "raw",
+) -> Estimate:
+    """What a simulation would ask and cost; nothing is sent. The arguments are those of `simulate`.
+
+    A server is taken to do all that its kind can do at best.
+    """
+    asking = _asking(_chosen(simulator), backend)
+    met = meet(records, explanations, by=by, splits=splits, leaks=leaks)
+    return measured(
+        Plan(met, asking, backend, backend.assumed, limit),
+        backend,
+        price=_price(price, backend),
+        concurrency=concurrency,
+        requests_per_minute=requests_per_minute,
+        tokens_per_minute=tokens_per_minute,
+        keep=keep,
+    )[0]
+
+
+async def _carried_out(
+    met: Meeting,
+    simulators: Sequence[PromptSimulator | Shuffled],
+    backend: Backend,
+    path: Path,
+    *,
+    options: Options,
+    limit: int | None,
+) -> Tally:
+    place = Workplace(path, simulators=simulators, backend=backend, keys=met.keys)
+    try:
+        if place.can is None:
+            can = backend.assumed if backend.name == "replay" else await aprobe(backend)
+            plan = Plan(met, simulators, backend, can, limit)
+            check_needs(plan.prompted, can, backend)
+            place.settle(can)
+        else:
+            plan = Plan(met, simulators, backend, place.can, limit)
+        planned, duplicated = await asyncio.to_thread(
+            lambda: measured(
+                plan,
+                backend,
+                price=options.price,
+                concurrency=options.concurrency,
+                requests_per_minute=options.requests_per_minute,
+                tokens_per_minute=options.tokens_per_minute,
+                keep=options.keep,
+            )
+        )
+        place.check_space(planned.stored_bytes)
+        with tally_bar(planned.requests) as shown:
+            engine = Engine(plan, place, backend, duplicated=duplicated, options=options, shown=shown)
+            return await engine.carry_out()
+    finally:
+        await asyncio.to_thread(place.close)
+
+
+def _chosen(simulator: Simulators) -> list[Simulator | PromptSimulator]:
+    given: Sequence[AnySimulator] = (
+        [simulator] if isinstance(simulator, str | Simulator | PromptSimulator) else list(simulator)
+    )
+    chosen = [resolve_simulator(s) for s in given]
     known = [s.name for s in chosen]
     if not chosen or len(set(known)) < len(known):
         raise SimulatorError(f"simulator={known}: name at least one simulator, and each once")
+    return chosen
 
-    columns = given.schema().names()
-    wanted = scored_splits(columns, splits or (SIMULATED_SPLITS if SPLIT in columns else None))
-    split = pl.col(SPLIT).cast(pl.String)
-    train = None if wanted is None else given.frame.filter(split == "train")
-    # what an earlier simulation left in the records is replaced
-    fresh = given.frame.drop(RESULTS, strict=False)
-    asked = fresh if wanted is None else fresh.filter(split.is_in(wanted))
-    own = [*keys, EXPLANATION_ID]
-    texts = aligned(told.frame, given.schema(), keys).select(*own, pl.col(EXPLANATION).cast(pl.String))
-    pairs = asked.join(texts, on=keys, how="inner", nulls_equal=True)
-    pairs = _marked(pairs, told, own, leaks)
-    meeting = asked.join(texts, on=keys, how="semi", nulls_equal=True)
-    if not given.collect(meeting.select(pl.len())).item():
-        raise TableError(
-            "nothing to simulate",
-            told.name,
-            found=f"no explanation is of a neuron that has records in {given.name} "
-            f"(splits {', '.join(wanted or ['all'])})",
-            mend=f"Compare the keys {', '.join(keys)} of both tables.",
+
+def _check_offline(chosen: Sequence[Simulator | PromptSimulator], out: str | Path | None, limit: int | None) -> None:
+    if out is not None or limit is not None:
+        raise SimulatorError(f"{chosen[0].name} asks no model: out= and limit= are for those that do")
+
+
+def _asks(simulator: Simulator | PromptSimulator) -> bool:
+    inner = simulator.inner if isinstance(simulator, Shuffled) else simulator
+    return isinstance(inner, PromptSimulator)
+
+
+def _asking(chosen: Sequence[Simulator | PromptSimulator], backend: Backend | None) -> list[PromptSimulator | Shuffled]:
+    asking = [s for s in chosen if isinstance(s, PromptSimulator | Shuffled) and _asks(s)]
+    others = [s.name for s in chosen if not _asks(s)]
+    if others:
+        raise SimulatorError(f"{', '.join(others)}: asks no model; simulate with it by itself, without a backend")
+    if backend is None:
+        raise SimulatorError(
+            f"{asking[0].name} asks a language model: name one, backend=nscore.OpenAI(model=..., base_url=...) "
+            "(--base-url URL --model NAME)"
         )
-    order = [*keys, EXPLANATION_ID, SEQUENCE, POSITION]
-    pairs = pairs.sort(order)
-    parts = [s.simulate(pairs, keys=keys, train=train).with_columns(pl.lit(s.name).alias(SIMULATOR)) for s in chosen]
-    first = [*keys, SIMULATOR, EXPLANATION_ID, SEQUENCE, POSITION, TOKEN, ACTIVATION, PREDICTED, STATUS]
-    marks = [c for c in (SPLIT, STRATUM) if c in columns]
-    rest = [c for c in columns if c not in {*first, *marks, *RESULTS}]
-    kept = [*first, *marks, *rest, *([SHOWN] if SHOWN in pairs.collect_schema() else [])]
-    result = pl.concat([counted(part.select(kept)) for part in parts]).sort(
-        [*keys, SIMULATOR, EXPLANATION_ID, SEQUENCE, POSITION]
-    )
-    return like(given, result)
+    return asking
 
 
-def _marked(
-    pairs: pl.LazyFrame, explanations: Source, own: list[str], leaks: Literal["refuse", "allow"]
-) -> pl.LazyFrame:
-    """Marks the records that an author was shown; raises if one of them would be scored."""
-    seen = shown(explanations, own, pairs.collect_schema())
-    if seen is None:
-        return pairs
-    seen = seen.with_columns(pl.lit(value=True).alias(SHOWN))
-    pairs = pairs.join(seen, on=[*own, SEQUENCE], how="left", nulls_equal=True).with_columns(
-        pl.col(SHOWN).fill_null(value=False)
-    )
-    columns = pairs.collect_schema()
-    scored = pairs if SPLIT not in columns else pairs.filter(pl.col(SPLIT).cast(pl.String).is_in(SCORED_SPLITS))
-    if leaks == "refuse":
-        check_leaks(scored.select(*own, SEQUENCE, SHOWN).unique().sort(*own, SEQUENCE).collect(), own, None, leaks)
-    return pairs
+def _price(given: Prices | None, backend: Backend) -> Price | None:
+    if given is None:
+        return listed_price(backend.url, backend.model) if backend.name != "replay" else None
+    return given if isinstance(given, Price) else Price(*given)
+
+
+def _check(options: Options, limit: int | None, backend: Backend) -> None:
+    if options.max_cost is not None and options.price is None:
+        raise SettingError(
+            f"max_cost: nobody knows what {backend.model} costs at {backend.url}; say it: price=(input, output) dollars "
+            "for a million tokens (--price INPUT,OUTPUT)"
+        )
+    for name, value in (("limit", limit), ("concurrency", options.concurrency), ("attempts", options.retries.attempts)):
+        if value is not None and value < 1:
+            raise SettingError(f"{name}: found {value}, expected 1 or more")
+    if options.keep not in {"raw", "needed"}:
+        raise SettingError(f"keep: found {options.keep!r}, expected 'raw' or 'needed'")
+
+
+def _predicted(met: Meeting, simulators: Sequence[Simulator | PromptSimulator]) -> pl.LazyFrame:
+    """What simulators predict that need nobody."""
+    pairs = met.pairs(met.asked, met.texts).sort([*met.keys, EXPLANATION_ID, SEQUENCE, POSITION])
+    parts = []
+    for simulator in simulators:
+        assert isinstance(simulator, Simulator)  # noqa: S101  (simulate has seen to it)
+        part = simulator.simulate(pairs, keys=met.keys, train=met.train)
+        part = part.with_columns(pl.lit(simulator.name).alias(SIMULATOR))
+        parts.append(counted(part.select(met.columns(part.collect_schema().names()))))
+    return pl.concat(parts).sort(met.order)

@@ -23,6 +23,7 @@ __all__ = ["main"]
 COMMANDS = {
     "demo": "run everything on the bundled sample of real neurons: no key, no model server",
     "simulate": "predict activations of records from explanations",
+    "probe": "ask a model server what it can do",
     "calibrate": "bring predictions into the neuron's units",
     "score": "score explanations, per record and pooled",
     "metrics": "list the metrics that score computes",

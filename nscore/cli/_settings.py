@@ -56,9 +56,22 @@ def _default(parser: argparse.ArgumentParser, action: argparse.Action, given: ob
         expected = "names separated by commas"
         value = names(text) if isinstance(text, str) and text.strip(", ") else None
     else:
-        convert = action.type if callable(action.type) else str
-        value, expected = convert(given) if isinstance(given, str) else None, "text"
+        value, expected = _converted(action, given)
     if value is None:
         raise SettingError(f"{name}: found {given!r}, expected {expected}")
     action.required = False
     parser.set_defaults(**{action.dest: value})
+
+
+def _converted(action: argparse.Action, given: object) -> tuple[object, str]:
+    """What the flag makes of a text or a number; None where it can make nothing of it."""
+    convert = action.type if callable(action.type) else str
+    expected = "a whole number" if convert is int else "a number" if convert is float else "text"
+    if isinstance(given, bool) or not isinstance(given, str | int | float):
+        return None, expected
+    if not isinstance(given, str) and convert not in {int, float}:
+        return None, expected
+    try:
+        return convert(str(given)), expected
+    except ValueError:
+        return None, expected

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar, runtime_checkable
 
@@ -9,6 +10,7 @@ import polars as pl
 
 from nscore._shelf import Shelf
 from nscore.errors import SimulatorError
+from nscore.simulators._prompted import PromptSimulator
 
 __all__ = ["SIMULATORS", "Simulator", "resolve_simulator", "simulator"]
 
@@ -41,9 +43,9 @@ class Simulator(Protocol):
         """
 
 
-Factory = TypeVar("Factory", bound=Callable[[], Simulator])
+Factory = TypeVar("Factory", bound=Callable[..., "Simulator | PromptSimulator"])
 
-SIMULATORS: Shelf[Callable[[], Simulator]] = Shelf("simulator", "nscore.simulators")
+SIMULATORS: Shelf[Callable[..., Simulator | PromptSimulator]] = Shelf("simulator", "nscore.simulators")
 
 
 def simulator(name: str) -> Callable[[Factory], Factory]:
@@ -56,12 +58,16 @@ def simulator(name: str) -> Callable[[Factory], Factory]:
     return register
 
 
-def resolve_simulator(given: str | Simulator) -> Simulator:
+def resolve_simulator(given: str | Simulator | PromptSimulator, **options: object) -> Simulator | PromptSimulator:
     """A simulator by name: one of the shelf's, or `shuffled_` and such a name for its control.
+
+    Args:
+        given: a name, or a simulator, which is given back.
+        options: what the simulator is made with, where it is given by name.
 
     Raises:
         UnknownNameError: if the shelf has no such simulator.
-        SimulatorError: if it is the control of a control.
+        SimulatorError: if it is the control of a control, or has no such option.
     """
     if not isinstance(given, str):
         return given
@@ -69,7 +75,17 @@ def resolve_simulator(given: str | Simulator) -> Simulator:
 
     inner = given.removeprefix("shuffled_")
     if inner == given or given in SIMULATORS:
-        return SIMULATORS[given]()
+        return _made(given, options)
     if inner == "shuffled":
         raise SimulatorError("shuffled_shuffled: the control of a control is no control")
-    return Shuffled(SIMULATORS[inner]())
+    return Shuffled(_made(inner, options))
+
+
+def _made(name: str, options: dict[str, object]) -> Simulator | PromptSimulator:
+    factory = SIMULATORS[name]
+    if options:
+        known = inspect.signature(factory).parameters
+        for option in options:
+            if option not in known:
+                raise SimulatorError(f"{name} has no option {option!r}; it has: {', '.join(known) or 'none'}")
+    return factory(**options)

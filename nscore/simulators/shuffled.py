@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
-from nscore.errors import TableError
+from nscore.errors import SimulatorError, TableError
 from nscore.records import EXPLANATION, EXPLANATION_ID
+from nscore.simulators._prompted import PromptSimulator
 from nscore.simulators._protocol import Simulator, simulator
 from nscore.simulators.lexical import Lexical
 
@@ -29,7 +30,7 @@ class Shuffled:
         seed: draws the other neurons; the same seed and neurons draw the same.
     """
 
-    inner: Simulator = field(default_factory=Lexical)
+    inner: Simulator | PromptSimulator = field(default_factory=Lexical)
     seed: int = 0
 
     @property
@@ -41,8 +42,11 @@ class Shuffled:
         """See `Simulator.simulate`.
 
         Raises:
+            SimulatorError: if the inner simulator asks a model.
             TableError: if a neuron has more than half of all explanations, so that others do not suffice.
         """
+        if not isinstance(self.inner, Simulator):
+            raise SimulatorError(f"{self.name} asks a model: it needs a backend")
         columns = pairs.collect_schema().names()
         own = [*keys, EXPLANATION_ID]
         drawn = self._drawn(pairs.select(*own, EXPLANATION).unique().collect(), keys)
@@ -55,6 +59,13 @@ class Shuffled:
         result = self.inner.simulate(swapped, keys=keys, train=train)
         added = [c for c in result.collect_schema().names() if c not in swapped.collect_schema().names()]
         return result.drop(own).rename({f"__own_{c}": c for c in own}).select(*columns, *added)
+
+    def swapped(self, explanations: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:
+        """A table of explanations in which each neuron's texts are another's."""
+        own = [*keys, EXPLANATION_ID]
+        return self._drawn(explanations.select(*own, EXPLANATION), keys).select(
+            *own, pl.col(f"__other_{EXPLANATION}").alias(EXPLANATION)
+        )
 
     def _drawn(self, explanations: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:
         """For each explanation's keys, those of another neuron's explanation, as `__other_...`."""

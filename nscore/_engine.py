@@ -1,0 +1,465 @@
+"""The engine of a simulation: a bounded crew takes requests from the plan, and nothing that was paid for is lost.
+
+A request passes the limits, is noted as sent, and posted. Its reply is durable in the journal before anybody parses it;
+parsing runs in a thread beside the network; what it says fills its shard; a shard that is full is written out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Literal, NamedTuple, TypeVar
+
+from nscore._filling import Fared, Filling
+from nscore._history import Past, ended, reply, sent, shard_done
+from nscore._keep import needed, restored
+from nscore._limits import Breaker, Clock, Concurrency, Pace, RealClock, Spending
+from nscore._plan import Plan, Request
+from nscore._prices import Price
+from nscore._retry import Outcome, Retries, verdict
+from nscore._transport import Answer, Transport
+from nscore.backends import Backend, Replay
+from nscore.errors import BackendError, NscoreError, ReplyError
+from nscore.exchange import Reply, Usage
+from nscore.records import EXPLANATION_ID, NOT_RUN, OK, SIMULATOR, Status
+from nscore.run import Workplace
+from nscore.simulators import Predictions
+
+__all__ = ["Engine", "Options", "Tally"]
+
+Keep = Literal["raw", "needed"]
+T = TypeVar("T")
+
+# Requests that wait between the plan and the crew, and shards that may be open at once.
+QUEUED, OPEN_SHARDS = 256, 24
+# Servers that say so refuse for load.
+BUSY = {429, 503, 529}
+BYTES_PER_TOKEN = 3.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How a run is carried out: none of it changes an answer.
+
+    Args:
+        concurrency: the most requests in flight; the engine finds by trying how many the server bears.
+        requests_per_minute: a limit to keep.
+        tokens_per_minute: another, of prompts and answers together.
+        timeout_s: the longest that one attempt may take.
+        retries: how often and after how long a request is sent again.
+        price: dollars for a million tokens; None where nobody knows.
+        max_cost: dollars that are never exceeded.
+        keep: whether all of a reply is kept, or what the simulators read of it.
+        distribution: whether the probability of each activation is kept as a column.
+    """
+
+    concurrency: int = 64
+    requests_per_minute: float | None = None
+    tokens_per_minute: float | None = None
+    timeout_s: float = 120.0
+    retries: Retries = field(default_factory=Retries)
+    price: Price | None = None
+    max_cost: float | None = None
+    keep: Keep = "raw"
+    distribution: bool = False
+
+
+@dataclass(slots=True)
+class Tally:
+    """How a run stands.
+
+    Attributes:
+        done: requests that are settled, one way or another.
+        failed: those of them without an answer for every token.
+        statuses: how many requests ended in each status.
+        sent: calls that were made.
+        prompt_tokens: tokens in.
+        completion_tokens: tokens out.
+        spent: dollars, of earlier sessions too; None where no price is known.
+        in_doubt: requests of sessions that were killed, which the server may have billed without anybody having a reply.
+        broke: whether the spending limit ended the run.
+    """
+
+    done: int = 0
+    failed: int = 0
+    statuses: dict[str, int] = field(default_factory=dict)
+    sent: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    spent: float | None = None
+    in_doubt: int = 0
+    broke: bool = False
+
+
+class Engine:
+    """Carries out a plan.
+
+    Args:
+        plan: what to ask.
+        place: the run directory.
+        backend: whom to ask.
+        duplicated: first bytes of the keys that come more than once in the plan.
+        options: how.
+        shown: is told of every request that is settled.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        place: Workplace,
+        backend: Backend,
+        *,
+        duplicated: frozenset[int],
+        options: Options,
+        shown: Callable[[Tally], object] = lambda _: None,
+        clock: Clock | None = None,
+        rng: random.Random | None = None,
+    ) -> None:
+        self._plan, self._place, self._backend, self._options, self._shown = plan, place, backend, options, shown
+        self._duplicated = duplicated
+        self._shared: dict[bytes, asyncio.Future[Settled]] = {}
+        clock = clock or RealClock()
+        self._clock, self._rng = clock, rng or random.Random()  # noqa: S311  (jitter, no secret)
+        self._gate = Concurrency(options.concurrency)
+        self._breaker = Breaker(clock=clock)
+        rpm, tpm = options.requests_per_minute, options.tokens_per_minute
+        self._requests_pace = Pace(rpm, clock=clock) if rpm else None
+        self._tokens_pace = Pace(tpm, clock=clock, what="tokens") if tpm else None
+        self._spending = Spending(options.max_cost, place.history.spent)
+        self._money = asyncio.Event()
+        self._transport = Transport(
+            backend.address, backend.headers(), timeout_s=options.timeout_s, secrets=backend.secrets()
+        )
+        self._parser = _Beside()
+        self._queue: asyncio.Queue[tuple[Filling, int, Request] | None] = asyncio.Queue(QUEUED)
+        self._open = asyncio.Semaphore(OPEN_SHARDS)
+        self._replicates = plan.replicates
+        # Beyond those in flight, some wait for the disk, for the parser or to try again.
+        self._crew = 2 * options.concurrency + 64
+        self.tally = Tally(spent=self._spent(), in_doubt=place.history.in_doubt)
+
+    async def carry_out(self) -> Tally:
+        """Settles every request of the plan and writes every shard.
+
+        Raises:
+            BackendError: if the server refuses for good.
+            OutageError: if it has not answered for long.
+            LimitError: if a request can never keep a limit.
+            JournalError: if the journal cannot be written.
+        """
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._parser.work())
+                crew = [group.create_task(self._work(group)) for _ in range(self._crew)]
+                await self._feed(group)
+                await asyncio.gather(*crew)
+                for _ in range(OPEN_SHARDS):
+                    await self._open.acquire()
+                self._parser.close()
+        except BaseExceptionGroup as failures:
+            raise _first(failures) from None
+        finally:
+            await self._transport.aclose()
+        return self.tally
+
+    async def _feed(self, group: asyncio.TaskGroup) -> None:
+        shards = self._plan.shards()
+        while (shard := await asyncio.to_thread(next, shards, None)) is not None:
+            if shard.whole and self._place.is_done(shard.index, shard.digest):
+                self._count(OK, len(shard.requests))
+                continue
+            await self._open.acquire()
+            filling = Filling(shard, replicates=self._replicates, distribution=self._options.distribution)
+            requests, shard.requests = shard.requests, []
+            if not requests:
+                group.create_task(self._write(filling))
+            for place, request in enumerate(requests):
+                await self._queue.put((filling, place, request))
+        for _ in range(self._crew):
+            await self._queue.put(None)
+
+    async def _work(self, group: asyncio.TaskGroup) -> None:
+        while (item := await self._queue.get()) is not None:
+            filling, place, request = item
+            settled, first = await self._settled(request)
+            if settled.predictions is None:
+                filling.fail(request, settled.fared.status)
+            else:
+                filling.take(request, settled.predictions)
+            if first:
+                filling.log(place, request, settled.fared)
+                self._add(settled.fared)
+            self._count(settled.fared.status)
+            filling.open -= 1
+            if not filling.open:
+                group.create_task(self._write(filling))
+
+    async def _settled(self, request: Request) -> tuple[Settled, bool]:
+        """What became of a request, and whether it is the first of its key."""
+        if int.from_bytes(request.key[:8]) not in self._duplicated:
+            return await self._settle(request), True
+        if request.key in self._shared:
+            there = await asyncio.shield(self._shared[request.key])
+            return there, False
+        mine = self._shared[request.key] = asyncio.get_running_loop().create_future()
+        settled = await self._settle(request)
+        mine.set_result(settled)
+        return settled, True
+
+    async def _settle(self, request: Request) -> Settled:
+        past = await asyncio.to_thread(self._place.history.past, request.key) if len(self._place.history) else None
+        spent, tried = 0.0, 0
+        if past is not None:
+            settled = await self._read(request, past)
+            if not settled.again:
+                return settled
+            tried = past.attempts
+        replay = self._backend if isinstance(self._backend, Replay) else None
+        if replay is not None:
+            return await self._replayed(request, replay)
+        price = self._options.price
+        thinking = int(str(self._backend.settings().get("thinking_tokens", 0))) if self._plan.can.thinks else 0
+        most = 0.0 if price is None else price.most(request.prompt, thinking)
+        outcome = Outcome("connection")
+        for attempt in range(self._options.retries.attempts):
+            if not await self._afford(most):
+                return Settled(Fared(NOT_RUN, attempts=tried, error="the spending limit was reached", price=spent))
+            answer = await self._attempt(request, tried, most, thinking)
+            tried += 1
+            outcome = answer.outcome
+            said = verdict(outcome.http_status, answer.body) if outcome.http_status is not None else "again"
+            if said == "ok":
+                settled = await self._take(request, answer, tried, most)
+                cost = settled.cost if settled.cost is not None else most
+                spent += self._pay(request.key, tried - 1, most, cost, status=settled.fared.status)
+                settled = settled.with_price(spent if price is not None else None)
+                if not settled.again:
+                    return settled
+                outcome = Outcome("reply", outcome.http_status, None, settled.fared.error or "")
+            else:
+                # a connection that broke or hung may have been billed for; a refusal was not
+                doubtful = outcome.http_status is None and not answer.unsent
+                spent += self._pay(
+                    request.key,
+                    tried - 1,
+                    most,
+                    most if doubtful else 0.0,
+                    http=outcome.http_status,
+                    error=outcome.detail,
+                )
+            if said == "stop":
+                raise BackendError(
+                    f"{self._backend.model} at {self._backend.url}: status {outcome.http_status}: {outcome.detail} "
+                    "What was answered is stored; when this is mended, the same command goes on."
+                )
+            wait_s = self._options.retries.wait(attempt, outcome.retry_after_s, self._rng)
+            if said == "final" or wait_s is None:
+                break
+            await self._clock.sleep(wait_s)
+        status: Status = settled.fared.status if said == "ok" else "http_error"
+        return Settled(
+            Fared(
+                status,
+                outcome.http_status,
+                outcome.detail or outcome.kind,
+                tried,
+                price=spent if price is not None else None,
+            )
+        )
+
+    async def _attempt(self, request: Request, attempt: int, most: float, thinking: int) -> Answer:
+        slot = await self._gate.enter()
+        entry, lives, load = None, None, "other"
+        try:
+            entry = await self._breaker.enter()
+            if self._requests_pace is not None:
+                await self._requests_pace.take()
+            if self._tokens_pace is not None:
+                await self._tokens_pace.take(len(request.body) / BYTES_PER_TOKEN + request.prompt.max_tokens + thinking)
+            self._place.journal.note(sent(request.key, attempt, most))
+            self.tally.sent += 1
+            answer = await self._transport.post(request.path, request.body)
+            status = answer.outcome.http_status
+            lives = status is not None and (status < 500 or status in BUSY)
+            load = "busy" if status in BUSY else "ok" if lives else "other"
+            return answer
+        finally:
+            if entry is not None:
+                self._breaker.record(entry, ok=lives)
+            self._gate.leave(load, slot)  # type: ignore[arg-type]
+
+    async def _take(self, request: Request, answer: Answer, tried: int, most: float) -> Settled:
+        """Stores a reply, then reads it."""
+        del most
+        raw = answer.body
+        if self._options.keep == "needed":
+            raw = await self._parser.do(lambda: _cut_down(self._backend, request, raw))
+        at = datetime.now(UTC).isoformat(timespec="milliseconds")
+        await self._place.journal.store(reply(request.key, tried - 1, answer.latency_s, at), raw)
+        return await self._read(request, Past(raw, tried, answer.latency_s, at))
+
+    async def _read(self, request: Request, past: Past) -> Settled:
+        return await self._parser.do(lambda: _parsed(self._backend, self._plan, request, past, self._options.price))
+
+    async def _replayed(self, request: Request, replay: Replay) -> Settled:
+        past = await asyncio.to_thread(replay.past, request.key)
+        if past is None:
+            return Settled(Fared(NOT_RUN, error="the replayed run never asked this"))
+        await self._place.journal.store(reply(request.key, 0, past.latency_s or 0.0, past.at or ""), past.raw)
+        return await self._read(request, past)
+
+    async def _afford(self, most: float) -> bool:
+        """Holds back what a request may cost at most; False where the limit is reached for good."""
+        while not self._spending.reserve(most):
+            if self._spending.exhausted:
+                self.tally.broke = True
+                return False
+            self._money.clear()
+            await self._money.wait()
+        return True
+
+    def _pay(self, key: bytes, attempt: int, most: float, cost: float, **what: object) -> float:
+        known = self._options.price is not None
+        self._place.journal.note(ended(key, attempt, cost if known else None, **what))
+        self._spending.settle(most, cost if known else 0.0)
+        self._money.set()
+        self.tally.spent = self._spent()
+        return cost if known else 0.0
+
+    def _spent(self) -> float | None:
+        return None if self._options.price is None else self._spending.spent
+
+    def _add(self, fared: Fared) -> None:
+        self.tally.prompt_tokens += fared.usage.prompt_tokens or 0
+        self.tally.completion_tokens += fared.usage.completion_tokens or 0
+
+    def _count(self, status: Status, requests: int = 1) -> None:
+        self.tally.done += requests
+        self.tally.failed += requests if status != OK else 0
+        self.tally.statuses[status] = self.tally.statuses.get(status, 0) + requests
+        self._shown(self.tally)
+
+    async def _write(self, filling: Filling) -> None:
+        meeting = self._plan.meeting
+
+        def write() -> dict[str, str]:
+            simulated = filling.simulated()
+            simulated = simulated.select(meeting.columns(simulated.columns))
+            requests = filling.requests([*meeting.keys, SIMULATOR, EXPLANATION_ID])
+            return self._place.write_shard(filling.shard.index, simulated, requests)
+
+        files = await asyncio.to_thread(write)
+        if filling.shard.whole and not filling.failed_calls:
+            await self._place.journal.store(shard_done(filling.shard.index, filling.shard.digest, files))
+        self._open.release()
+
+
+class Settled(NamedTuple):
+    """What became of a request."""
+
+    fared: Fared
+    predictions: list[Predictions] | None = None
+    cost: float | None = None
+    again: bool = False
+
+    def with_price(self, price: float | None) -> Settled:
+        """The same, having cost so much in all."""
+        fields = {name: getattr(self.fared, name) for name in Fared.__slots__}
+        return self._replace(fared=Fared(**fields | {"price": price}))
+
+
+class _Beside:
+    """A thread beside the event loop that does what it is given, as much at a time as there is."""
+
+    def __init__(self) -> None:
+        self._jobs: asyncio.Queue[tuple[Callable[[], object], asyncio.Future[object]] | None] = asyncio.Queue()
+
+    async def do(self, job: Callable[[], T]) -> T:
+        """Does a job and gives its result."""
+        done: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+        self._jobs.put_nowait((job, done))
+        return await done  # type: ignore[return-value]
+
+    def close(self) -> None:
+        """Ends the work when all jobs are done."""
+        self._jobs.put_nowait(None)
+
+    async def work(self) -> None:
+        """Does jobs until it is closed."""
+        closed = False
+        while not closed:
+            batch = [await self._jobs.get()]
+            while not self._jobs.empty():
+                batch.append(self._jobs.get_nowait())
+            closed = None in batch
+            jobs = [item for item in batch if item is not None]
+            for (_, done), (result, error) in zip(jobs, await asyncio.to_thread(_do_all, jobs), strict=True):
+                if done.cancelled():
+                    continue
+                if error is None:
+                    done.set_result(result)
+                else:
+                    done.set_exception(error)
+
+
+def _do_all(
+    jobs: list[tuple[Callable[[], object], asyncio.Future[object]]],
+) -> list[tuple[object, Exception | None]]:
+    results: list[tuple[object, Exception | None]] = []
+    for job, _ in jobs:
+        try:
+            results.append((job(), None))
+        except Exception as error:  # noqa: BLE001  (it is raised where the job was given)
+            results.append((None, error))
+    return results
+
+
+def _parsed(backend: Backend, plan: Plan, request: Request, past: Past, price: Price | None) -> Settled:
+    """What a stored reply says; whatever it holds ends as a status."""
+    usage = Usage()
+    try:
+        said = _reply(backend, past.raw)
+        usage = said.usage
+        predictions = request.group.simulator.read(request.ask, request.group.records, said, plan.can)
+    except ReplyError as error:
+        fared = Fared(
+            error.status,  # type: ignore[arg-type]
+            200,
+            str(error)[:500],
+            past.attempts,
+            past.latency_s,
+            past.at,
+            usage,
+        )
+        return Settled(fared, None, None if price is None else price.of(usage), error.again)
+    failed = next((s for p in predictions for s in p.status if s != OK), OK)
+    cost = None if price is None else price.of(usage)
+    fared = Fared(failed, 200, None, past.attempts, past.latency_s, past.at, usage, cost)
+    return Settled(fared, predictions, cost)
+
+
+def _reply(backend: Backend, raw: bytes) -> Reply:
+    return restored(raw) or backend.read(raw)
+
+
+def _cut_down(backend: Backend, request: Request, raw: bytes) -> bytes:
+    try:
+        return needed(backend.read(raw), request.prompt)
+    except ReplyError:
+        return raw  # what cannot be read is kept whole
+
+
+def _first(failures: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Of errors that came together, the one to tell: ours before others', which may follow from it."""
+    leaves: list[BaseException] = []
+    rest: list[BaseException] = [failures]
+    while rest:
+        error = rest.pop()
+        if isinstance(error, BaseExceptionGroup):
+            rest.extend(error.exceptions)
+        else:
+            leaves.append(error)
+    return next((e for e in leaves if isinstance(e, NscoreError)), leaves[0])

@@ -1,0 +1,265 @@
+"""The segments in which a run's journal lies on the disk: how a frame is written, checked and read."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import itertools
+import os
+import re
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import msgspec
+import pyarrow as pa  # type: ignore[import-untyped]
+
+from nscore.errors import JournalError
+
+__all__ = [
+    "LARGEST_PAYLOAD",
+    "Entry",
+    "Frame",
+    "JournalReader",
+    "Location",
+    "entries_of",
+    "first_line",
+    "frame_bytes",
+    "frames_of",
+    "segment_path",
+    "segments_of",
+    "told",
+]
+
+# A segment is a line (the format's version, the segment's number), then frames. A frame is a prefix, the head's JSON
+# and the stored payload; the prefix is checksummed itself, so that no flipped length leads a reader astray.
+_VERSION = 1
+_FIRST_LINE = re.compile(rb"nscore journal (\d+)\b")
+_MAGIC = b"\xa9nsJ"
+# magic; bytes of the head, the stored and the raw payload; checksums of the head and the stored payload; the bytes of
+# this segment that were known to be on the disk when the frame was written.
+_PREFIX = struct.Struct("<4sIIIIIQ")
+_CHECKSUM = struct.Struct("<I")
+_PREFIX_BYTES = _PREFIX.size + _CHECKSUM.size
+
+LARGEST_PAYLOAD = 1 << 30
+_OFFSET_BITS = 40
+_BLOCK = 1 << 18
+_MENDS = {
+    errno.ENOSPC: "Free some space on the disk",
+    errno.EDQUOT: "Free some of the disk quota",
+    errno.EROFS: "Make the file system writable",
+    errno.EACCES: "Make the folder and its files readable and writable",
+    errno.EPERM: "Make the folder and its files readable and writable",
+    errno.EMFILE: "Allow more open files (`ulimit -n`)",
+    errno.EIO: "Check the disk",
+}
+
+
+class Location(NamedTuple):
+    """Where a frame begins: the segment's number and the byte in it."""
+
+    segment: int
+    offset: int
+
+    def pack(self) -> int:
+        """Both in one integer of 63 bits."""
+        return self.segment << _OFFSET_BITS | self.offset
+
+    @classmethod
+    def unpack(cls, packed: int) -> Location:
+        """What `pack` packed."""
+        return cls(packed >> _OFFSET_BITS, packed & (1 << _OFFSET_BITS) - 1)
+
+
+class Entry(NamedTuple):
+    """A frame without its payload, whose uncompressed length is `size` bytes."""
+
+    head: dict[str, object]
+    location: Location
+    size: int
+
+
+class JournalReader:
+    """A journal as one sees it who only looks: nothing is locked, nothing is cut off.
+
+    Raises:
+        JournalError: there is no such folder; and, at each method, a file that cannot be read or is damaged.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        if not folder.is_dir():
+            raise JournalError(f"{folder}: there is no journal here. Name the folder of a run that was started.")
+
+    def entries(self) -> Iterator[Entry]:
+        """All whole frames, oldest first; a torn end of the last segment is left out."""
+        numbers = segments_of(self.folder)
+        return entries_of(
+            itertools.chain.from_iterable(frames_of(self.folder, n, last=n == numbers[-1]) for n in numbers)
+        )
+
+    def entry(self, location: Location) -> Entry:
+        """The frame there without its payload."""
+        path = segment_path(self.folder, location.segment)
+        with told(path, "read"), path.open("rb", buffering=0) as file:
+            prefix = _prefix(os.pread(file.fileno(), _PREFIX_BYTES, location.offset))
+            if prefix is None:
+                raise _damage(path, location.offset, "no frame begins there")
+            head = os.pread(file.fileno(), prefix.head, location.offset + _PREFIX_BYTES)
+        if zlib.crc32(head) != prefix.head_checksum:
+            raise _damage(path, location.offset, "the head does not match its checksum")
+        return Entry(msgspec.json.decode(head), location, prefix.raw)
+
+    def read(self, location: Location) -> bytes:
+        """The payload of the frame there, checked."""
+        path = segment_path(self.folder, location.segment)
+        with told(path, "read"), path.open("rb", buffering=0) as file:
+            prefix = _prefix(os.pread(file.fileno(), _PREFIX_BYTES, location.offset))
+            if prefix is None:
+                raise _damage(path, location.offset, "no frame begins there")
+            stored = os.pread(file.fileno(), prefix.stored, location.offset + _PREFIX_BYTES + prefix.head)
+        if len(stored) != prefix.stored or zlib.crc32(stored) != prefix.stored_checksum:
+            raise _damage(path, location.offset, "the payload does not match its checksum")
+        if not stored and not prefix.raw:
+            return b""
+        try:
+            return pa.decompress(stored, decompressed_size=prefix.raw, codec="zstd", asbytes=True)  # type: ignore[no-any-return]
+        except (OSError, pa.ArrowException) as error:
+            raise _damage(path, location.offset, f"the payload cannot be decompressed ({error})") from error
+
+
+@contextlib.contextmanager
+def told(path: Path, verb: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        mend = _MENDS.get(error.errno or 0, "Mend this")
+        raise JournalError(
+            f"{path}: cannot {verb} it: {error.strerror or error}. {mend}, then run the same command again: "
+            "it goes on behind what is stored."
+        ) from error
+
+
+def frame_bytes(head: bytes, payload: bytes, durable: int) -> bytes:
+    stored: bytes = pa.compress(payload, codec="zstd", asbytes=True) if payload else b""
+    prefix = _PREFIX.pack(_MAGIC, len(head), len(stored), len(payload), zlib.crc32(head), zlib.crc32(stored), durable)
+    return b"".join((prefix, _CHECKSUM.pack(zlib.crc32(prefix)), head, stored))
+
+
+class _Prefix(NamedTuple):
+    head: int
+    stored: int
+    raw: int
+    head_checksum: int
+    stored_checksum: int
+    durable: int
+
+
+class Frame(NamedTuple):
+    location: Location
+    head: bytes
+    size: int
+    end: int
+
+
+def _prefix(data: bytes) -> _Prefix | None:
+    if len(data) < _PREFIX_BYTES or zlib.crc32(data[: _PREFIX.size]) != _CHECKSUM.unpack_from(data, _PREFIX.size)[0]:
+        return None
+    magic, *numbers = _PREFIX.unpack_from(data)
+    return _Prefix(*numbers) if magic == _MAGIC and numbers[2] <= LARGEST_PAYLOAD else None
+
+
+def segment_path(folder: Path, number: int) -> Path:
+    return folder / f"{number:06d}.log"
+
+
+def first_line(number: int) -> bytes:
+    return b"nscore journal %d %06d\n" % (_VERSION, number)
+
+
+def _damage(path: Path, at: int, what: str) -> JournalError:
+    return JournalError(
+        f"{path}, byte {at}: the journal is damaged: {what}. Put a copy of this file back, or start the run in a "
+        "new folder."
+    )
+
+
+def segments_of(folder: Path) -> list[int]:
+    """The numbers of the segments, which have no gap."""
+    with told(folder, "read"):
+        numbers = sorted(int(path.stem) for path in folder.glob("*.log") if path.stem.isdecimal())
+    for expected, number in enumerate(numbers, start=1):
+        if number != expected:
+            raise _damage(segment_path(folder, expected), 0, "this file is missing")
+    return numbers
+
+
+def entries_of(frames: Iterator[Frame]) -> Iterator[Entry]:
+    decode = msgspec.json.Decoder(dict[str, object]).decode
+    return (Entry(decode(frame.head), frame.location, frame.size) for frame in frames if frame.head)
+
+
+def frames_of(folder: Path, number: int, *, last: bool = False, size: int | None = None) -> Iterator[Frame]:
+    """The frames of a segment, or of its first `size` bytes; in the last one payloads are checked, and its end may be torn."""
+    path = segment_path(folder, number)
+    with told(path, "read"), path.open("rb", buffering=_BLOCK) as file:
+        if size is None:
+            size = os.fstat(file.fileno()).st_size
+        expected = first_line(number)
+        line = file.read(len(expected))
+        if line != expected:
+            match = _FIRST_LINE.match(line)
+            if match and int(match[1]) > _VERSION:
+                raise JournalError(
+                    f"{path}: written by a newer nscore (journal version {int(match[1])}; this one reads "
+                    f"{_VERSION}). Update nscore."
+                )
+            if last and size <= len(expected):
+                return  # the line is synced before the first frame is written
+            raise _damage(path, 0, f"it does not begin with {expected.decode().strip()!r}")
+        at = len(expected)
+        while at < size:
+            frame = _next(file, Location(number, at), size, whole=last)
+            if frame is None:
+                if last and not _was_durable(file, at, size):
+                    return
+                raise _damage(path, at, "this frame does not match its checksums")
+            yield frame
+            at = frame.end
+
+
+def _next(file: BinaryIO, location: Location, size: int, *, whole: bool) -> Frame | None:
+    prefix = _prefix(file.read(_PREFIX_BYTES))
+    if prefix is None:
+        return None
+    end = location.offset + _PREFIX_BYTES + prefix.head + prefix.stored
+    if end > size:
+        return None
+    head = file.read(prefix.head)
+    if zlib.crc32(head) != prefix.head_checksum:
+        return None
+    if not whole:
+        file.seek(prefix.stored, os.SEEK_CUR)
+    else:
+        checksum, rest = 0, prefix.stored
+        while block := file.read(min(rest, _BLOCK)):
+            checksum, rest = zlib.crc32(block, checksum), rest - len(block)
+        if rest or checksum != prefix.stored_checksum:
+            return None
+    return Frame(location, head, prefix.raw, end)
+
+
+def _was_durable(file: BinaryIO, at: int, size: int) -> bool:
+    """Whether a later frame says that the bytes from `at` on had reached the disk: then they were damaged, not torn."""
+    file.seek(at)
+    rest = file.read(size - at)
+    found = rest.find(_MAGIC)
+    while found >= 0:
+        prefix = _prefix(rest[found : found + _PREFIX_BYTES])
+        if prefix is not None and prefix.durable > at:
+            return True
+        found = rest.find(_MAGIC, found + 1)
+    return False

@@ -1,0 +1,102 @@
+"""JSON of replies into typed values: quickly where it is sound, and never past what was asked for."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Sequence
+from typing import TypeVar
+
+import msgspec
+
+from nscore.errors import ReplyError
+
+__all__ = ["Tops", "decode", "without_thinking"]
+
+T = TypeVar("T")
+
+_THOUGHT = re.compile(r"^.*</think>", re.DOTALL)
+
+
+def decode(decoder: msgspec.json.Decoder[T], raw: bytes) -> T:
+    """Reads JSON; what strict JSON forbids and servers send (NaN, infinities, lone surrogates) is read past.
+
+    Raises:
+        ReplyError: if it is no JSON (worth asking again), or JSON of another shape.
+    """
+    try:
+        return decoder.decode(raw)
+    except RecursionError:
+        raise ReplyError("parse_error", "the reply is nested too deeply") from None
+    except msgspec.ValidationError as error:
+        raise ReplyError("parse_error", f"the reply has another shape than expected: {error}") from None
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        pass
+    try:
+        content = json.loads(raw.decode("utf-8", "replace"), parse_constant=lambda _: None, parse_int=_integer)
+        plain = json.dumps(_finite(content)).encode()
+        return decoder.decode(re.sub(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}", b"\\\\ufffd", plain))
+    except msgspec.ValidationError as error:
+        raise ReplyError("parse_error", f"the reply has another shape than expected: {error}") from None
+    except (ValueError, RecursionError, msgspec.DecodeError) as error:
+        # half of a reply, or a page of a proxy: the next try may bring the whole
+        raise ReplyError("parse_error", f"the reply is no JSON: {str(error)[:200]}", again=True) from None
+
+
+def _integer(literal: str) -> float | int | None:
+    return int(literal) if len(literal) < 20 else None
+
+
+def _finite(content: object) -> object:
+    if isinstance(content, float):
+        return content if math.isfinite(content) else None
+    if isinstance(content, list):
+        return [_finite(item) for item in content]
+    if isinstance(content, dict):
+        return {key: _finite(value) for key, value in content.items()}
+    return content
+
+
+class Tops:
+    """Token logprobs whose alternatives are decoded only where they are asked for.
+
+    Args:
+        texts: each token as the server spells it.
+        tops: the JSON of the alternatives of each token; shorter lists leave the last tokens without.
+        decoder: reads one of them.
+        exact: each token's bytes, where known.
+    """
+
+    __slots__ = ("_decoder", "_tops", "exact", "texts")
+
+    def __init__(
+        self,
+        texts: Sequence[str],
+        tops: Sequence[msgspec.Raw],
+        decoder: msgspec.json.Decoder[dict[str, float | None] | None],
+        exact: Sequence[bytes | None] | None = None,
+    ) -> None:
+        self.texts, self.exact = texts, exact
+        self._tops, self._decoder = tops, decoder
+
+    def top(self, index: int) -> list[tuple[str, float]]:
+        """See `TokenLogprobs.top`."""
+        if index >= len(self._tops):
+            return []
+        return [
+            (text, p) for text, p in (decode(self._decoder, bytes(self._tops[index])) or {}).items() if p is not None
+        ]
+
+
+def without_thinking(text: str) -> tuple[str, bool]:
+    """An answer without the thinking before it, and whether there was some; unfinished thinking is no answer.
+
+    >>> without_thinking("<think>red, so</think>7")
+    ('7', True)
+    """
+    if "</think>" in text:
+        return _THOUGHT.sub("", text), True
+    if text.lstrip().startswith("<think>"):
+        return "", True
+    return text, False

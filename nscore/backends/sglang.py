@@ -1,0 +1,121 @@
+"""`sglang`: SGLang's own `/generate` for plain texts, OpenAI's form for chat."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import msgspec
+
+from nscore.backends._decode import decode, without_thinking
+from nscore.backends._protocol import Call, backend
+from nscore.backends.openai import OpenAI
+from nscore.errors import ReplyError
+from nscore.exchange import Capabilities, Finish, Prompt, Reply, TokenLogprobs, Usage
+
+__all__ = ["SGLang"]
+
+
+@backend("sglang")
+@dataclass(frozen=True, slots=True)
+class SGLang(OpenAI):
+    """SGLang's server. See `OpenAI`; a base URL that ends in `/v1`, that of its OpenAI routes, is taken without it."""
+
+    ROOT: ClassVar[str] = "/v1"
+
+    def __post_init__(self) -> None:
+        OpenAI.__post_init__(self)
+        object.__setattr__(self, "base_url", (self.base_url or "").removesuffix("/v1"))
+
+    @property
+    def name(self) -> str:
+        """`sglang`."""
+        return "sglang"
+
+    def call(self, prompt: Prompt, can: Capabilities, *, seed: int | None = None) -> Call:
+        """See `Backend.call`."""
+        if prompt.form == "chat":
+            return OpenAI.call(self, prompt, can, seed=seed)
+        wanted = prompt.prompt_logprobs or prompt.logprobs
+        sampling = {
+            "max_new_tokens": self._limit(prompt, can),
+            "temperature": prompt.temperature,
+            "sampling_seed": seed,
+        }
+        fields: dict[str, object] = {
+            "model": None,
+            "text": prompt.text,
+            "sampling_params": {k: v for k, v in sampling.items() if v is not None},
+            "return_logprob": True if wanted else None,
+            "top_logprobs_num": wanted or None,
+            "return_text_in_logprobs": True if wanted else None,
+            "logprob_start_len": 0 if prompt.prompt_logprobs else None,
+        }
+        return Call("/generate", self._body(**fields))
+
+    def read(self, raw: bytes) -> Reply:
+        """See `Backend.read`."""
+        content = decode(_GENERATED, raw)
+        meta = content.meta_info
+        if meta is None:
+            return OpenAI.read(self, raw)
+        if meta.finish_reason is not None and meta.finish_reason.type == "abort":
+            raise ReplyError("http_error", f"aborted: {meta.finish_reason.message}", again=True)
+        kind = meta.finish_reason.type if meta.finish_reason is not None else "stop"
+        finish: Finish = "length" if kind == "length" else "stop"
+        text, thought = without_thinking(content.text or "")
+        return Reply(
+            text,
+            finish,
+            Usage(meta.prompt_tokens, meta.completion_tokens, meta.cached_tokens),
+            _tokens(meta.output_token_logprobs, meta.output_top_logprobs),
+            _tokens(meta.input_token_logprobs, meta.input_top_logprobs),
+            thought,
+        )
+
+
+_Scored = tuple[float | None, int | None, str | None]
+
+
+class _Finish(msgspec.Struct):
+    type: str = "stop"
+    message: str | None = None
+
+
+class _Meta(msgspec.Struct):
+    finish_reason: _Finish | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    cached_tokens: int | None = None
+    input_token_logprobs: list[_Scored] | None = None
+    output_token_logprobs: list[_Scored] | None = None
+    input_top_logprobs: list[msgspec.Raw] | None = None
+    output_top_logprobs: list[msgspec.Raw] | None = None
+
+
+class _Generated(msgspec.Struct):
+    text: str | None = None
+    meta_info: _Meta | None = None
+
+
+_GENERATED = msgspec.json.Decoder(_Generated)
+_TOPS = msgspec.json.Decoder(list[_Scored] | None)
+
+
+class _Tops:
+    exact = None
+
+    def __init__(self, tokens: list[_Scored], tops: list[msgspec.Raw]) -> None:
+        self._tops = tops
+        self.texts = [text or "" for _, _, text in tokens]
+
+    def top(self, index: int) -> list[tuple[str, float]]:
+        """See `TokenLogprobs.top`."""
+        if index >= len(self._tops):
+            return []
+        tops = decode(_TOPS, bytes(self._tops[index])) or []
+        return [(text, p) for p, _, text in tops if p is not None and text is not None]
+
+
+def _tokens(tokens: list[_Scored] | None, tops: list[msgspec.Raw] | None) -> TokenLogprobs | None:
+    return _Tops(tokens, tops) if tokens and tops else None

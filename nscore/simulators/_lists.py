@@ -1,0 +1,152 @@
+"""What the simulators share whose answer is a list of numbers: several records a prompt, one number a token."""
+
+from __future__ import annotations
+
+import unicodedata
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from nscore.errors import ReplyError, SimulatorError
+from nscore.exchange import Capabilities, Message, Prompt, Reply
+from nscore.records import OK
+from nscore.simulators._generated import Generated
+from nscore.simulators._prompted import Ask, Need, Predictions, Prompted, Span
+from nscore.simulators._prompts import examples, visible
+
+__all__ = ["ListSimulator", "Listed"]
+
+TOP_LOGPROBS = 15
+
+
+class Listed(NamedTuple):
+    """One entry of an answer.
+
+    Attributes:
+        token: the token it repeats; None where it repeats none.
+        value: the number it gives; None where that is no number of the scale.
+        place: where in the answer's text the number stands; None where that is not known.
+    """
+
+    token: str | None
+    value: float | None
+    place: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListSimulator(Prompted):
+    """A simulator whose answers are lists.
+
+    Args:
+        pack: how many records of one explanation are asked for in one prompt, so that its instruction and examples are
+        paid for once. A reply that lacks one record fails that record only.
+    """
+
+    pack: int = 1
+
+    def __post_init__(self) -> None:
+        Prompted.__post_init__(self)
+        if self.pack < 1:
+            raise SimulatorError(f"{self.name}: pack={self.pack}: at least one record a prompt")
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """Nothing but answers."""
+        return frozenset()
+
+    def top(self, can: Capabilities) -> int:
+        """10, or 9 where expected values are read and "10" is not one token."""
+        return 10 if not can.logprobs or can.ten == 1 else 9
+
+    def asks(self, explanation: str, records: Sequence[Sequence[str]], can: Capabilities) -> Iterator[Ask]:
+        """A prompt for every `pack` records."""
+        head = [Message("system", self.instruction(self.top(can)))]
+        for example in examples():
+            head.append(Message("user", self.question(example.explanation, [example.tokens])))
+            head.append(Message("assistant", self.answer([example.tokens], [example.values(self.top(can))])))
+        for start in range(0, len(records), self.pack):
+            packed = records[start : start + self.pack]
+            lengths = [len(tokens) for tokens in packed]
+            yield Ask(
+                Prompt(
+                    (*head, Message("user", self.question(explanation, packed))),
+                    max_tokens=self.room(packed),
+                    logprobs=min(TOP_LOGPROBS, can.logprobs),
+                    schema=self.schema(lengths, self.top(can)) if can.structured else None,
+                    temperature=self.warmth,
+                ),
+                tuple(Span(start + i, 0, n) for i, n in enumerate(lengths)),
+            )
+
+    def read(self, ask: Ask, records: Sequence[Sequence[str]], reply: Reply, can: Capabilities) -> list[Predictions]:
+        """The numbers of each record, or what is wrong with them; see `PromptSimulator.read`."""
+        if reply.finish == "refused":
+            raise ReplyError("refused", f"the model refused: {reply.text[:200]}")
+        cut = reply.finish == "length"
+        try:
+            listed = self.parse(reply.text, len(ask.spans))
+        except ReplyError:
+            if cut:
+                raise ReplyError("truncated", "the answer ended at its limit") from None
+            raise
+        generated = Generated(reply.text, reply.tokens) if reply.tokens is not None else None
+        result = []
+        for number, span in enumerate(ask.spans, 1):
+            entries = listed.get(number)
+            length = span.stop - span.start
+            if entries is None or len(entries) != length:
+                result.append(Predictions.none("truncated" if cut else "length_mismatch", length))
+            else:
+                tokens = records[span.record][span.start : span.stop]
+                result.append(self._predicted(tokens, entries, generated, self.top(can)))
+        return result
+
+    def _predicted(
+        self, tokens: Sequence[str], entries: Sequence[Listed], generated: Generated | None, top: int
+    ) -> Predictions:
+        found = Predictions([], [], [], [])
+        for token, entry in zip(tokens, entries, strict=True):
+            same = entry.token is None or _plain(entry.token) == _plain(visible(token))
+            value = entry.value if entry.value is not None and 0 <= entry.value <= top else None
+            chances = None
+            if same and value is not None and generated is not None and entry.place is not None:
+                chances = generated.expected(entry.place, top)
+            found.status.append("length_mismatch" if not same else "parse_error" if value is None else OK)
+            found.predicted.append(None if not same else chances.value if chances else value)
+            found.digit_mass.append(chances.mass if chances else None)
+            found.distribution.append(chances.distribution if chances else None)
+        return found
+
+    @abstractmethod
+    def instruction(self, top: int) -> str:
+        """What the model is to do."""
+
+    @abstractmethod
+    def question(self, explanation: str, records: Sequence[Sequence[str]]) -> str:
+        """An explanation and numbered records, as the user's turn."""
+
+    @abstractmethod
+    def answer(self, records: Sequence[Sequence[str]], values: Sequence[Sequence[int]]) -> str:
+        """The turn of a model that does as it is told."""
+
+    @abstractmethod
+    def parse(self, text: str, records: int) -> Mapping[int, list[Listed]]:
+        """The entries of each record by its number; raises a `ReplyError` if there is no list at all."""
+
+    def room(self, records: Sequence[Sequence[str]]) -> int:
+        """More tokens than an answer about the records can have: every byte of its text could be one."""
+        values = [[10] * len(tokens) for tokens in records]
+        # a number takes one token where the longest takes two; 32 for what surrounds the answer
+        return len(self.answer(records, values).encode()) + 32
+
+    def schema(self, lengths: Sequence[int], top: int) -> Mapping[str, object] | None:
+        """The JSON schema of an answer about records of these lengths, where it is JSON."""
+        del lengths, top
+        return None
+
+
+def _plain(token: str) -> str:
+    """A token as models repeat it: without regard to blanks, to compatible forms, and to what could not be decoded."""
+    text = unicodedata.normalize("NFKC", token).replace("\ufffd", "")
+    return "".join(text.split())

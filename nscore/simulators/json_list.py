@@ -1,0 +1,161 @@
+"""`json_list`: a chat model answers with one number for each token, as JSON."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from nscore.errors import ReplyError
+from nscore.simulators._lists import Listed, ListSimulator
+from nscore.simulators._prompts import instruction, piece, visible
+from nscore.simulators._protocol import simulator
+
+__all__ = ["JsonList"]
+
+RECORDS, RECORD, TOKENS, ACTIVATIONS, TOKEN, ACTIVATION = (
+    "records",
+    "record",
+    "tokens",
+    "activations",
+    "token",
+    "activation",
+)
+# Strings are matched whole, so that a number in one is none.
+_STRING_OR_NUMBER = re.compile(r'"(?:[^"\\]|\\.)*"|(-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)', re.DOTALL)
+_QUOTED = re.compile(r"[0-9]{1,2}(?:\.[0-9]{1,17})?")
+_LONGEST_NUMBER = 32
+# Where chatter holds brackets, later ones are tried.
+_TRIES = 20
+
+
+class _Spot(float):
+    """A number and where it stands."""
+
+    place: int
+
+
+@simulator("json_list")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JsonList(ListSimulator):
+    """Asks a chat model for a JSON list of numbers, one for each token of each record.
+
+    Where the server honours a JSON schema the length of each list is part of it; everywhere it is checked. Where the
+    server gives logprobs of generated tokens, a prediction is the expected value at the number instead of the number.
+
+    Args:
+        repeat_tokens: whether the answer repeats each token beside its number. It costs about four times the tokens
+            of the answer and finds out when the model has lost its place: such a token is a `length_mismatch`.
+
+    Source: after the logprob-free simulator of OpenAI's transformer-debugger.
+    """
+
+    repeat_tokens: bool = True
+
+    @property
+    def name(self) -> str:
+        """`json_list`."""
+        return "json_list"
+
+    def instruction(self, top: int) -> str:
+        """See `ListSimulator`."""
+        return instruction(self.name, top, echo=piece(self.name, "echo") if self.repeat_tokens else "")
+
+    def question(self, explanation: str, records: Sequence[Sequence[str]]) -> str:
+        """See `ListSimulator`."""
+        rows = [{RECORD: i, TOKENS: [visible(t) for t in tokens]} for i, tokens in enumerate(records, 1)]
+        return f"The neuron fires on: {visible(explanation)}\n{_compact({RECORDS: rows})}"
+
+    def answer(self, records: Sequence[Sequence[str]], values: Sequence[Sequence[int]]) -> str:
+        """See `ListSimulator`."""
+        rows = []
+        for i, (tokens, numbers) in enumerate(zip(records, values, strict=True), 1):
+            pairs: list[object] = [
+                {TOKEN: visible(t), ACTIVATION: v} if self.repeat_tokens else v
+                for t, v in zip(tokens, numbers, strict=True)
+            ]
+            rows.append({RECORD: i, ACTIVATIONS: pairs})
+        return _compact({RECORDS: rows})
+
+    def schema(self, lengths: Sequence[int], top: int) -> Mapping[str, object] | None:
+        """See `ListSimulator`. Of several records only the shortest and the longest length can be said."""
+        number: dict[str, object] = {"type": "integer", "minimum": 0, "maximum": top}
+        entry = _object({TOKEN: {"type": "string"}, ACTIVATION: number}) if self.repeat_tokens else number
+        numbers = {"type": "array", "items": entry, "minItems": min(lengths), "maxItems": max(lengths)}
+        row = _object({RECORD: {"type": "integer"}, ACTIVATIONS: numbers})
+        return _object({RECORDS: {"type": "array", "items": row, "minItems": len(lengths), "maxItems": len(lengths)}})
+
+    def parse(self, text: str, records: int) -> Mapping[int, list[Listed]]:
+        """See `ListSimulator`. Chatter before and after the JSON is passed over."""
+        content = _decoded(text)
+        rows = content.get(RECORDS) if isinstance(content, dict) else content
+        if isinstance(content, dict) and ACTIVATIONS in content:
+            rows = [content]
+        if isinstance(rows, list) and rows and not any(_activations(r) is not None for r in rows):
+            rows = [{ACTIVATIONS: rows}]  # the list alone
+        if not isinstance(rows, list):
+            raise ReplyError("parse_error", f"expected an object with {RECORDS!r}, found {text[:200]!r}")
+        found: dict[int, list[Listed]] = {}
+        for row in rows:
+            numbers = _activations(row)
+            if numbers is None:
+                continue
+            given = row.get(RECORD, 1 if records == 1 else None)
+            number = int(given) if isinstance(given, float) and given == given // 1 else None
+            if number is None or number in found:
+                raise ReplyError("parse_error", f"a record without a number of its own: {given!r}")
+            found[number] = [_listed(entry) for entry in numbers]
+        return found
+
+
+def _activations(row: object) -> list[object] | None:
+    numbers = row.get(ACTIVATIONS) if isinstance(row, dict) else None
+    return numbers if isinstance(numbers, list) else None
+
+
+def _listed(entry: object) -> Listed:
+    token = None
+    if isinstance(entry, dict):
+        token, entry = entry.get(TOKEN), entry.get(ACTIVATION)
+    if isinstance(entry, str) and _QUOTED.fullmatch(entry):
+        entry = float(entry)
+    return Listed(
+        token if isinstance(token, str) else None,
+        float(entry) if isinstance(entry, float) else None,
+        entry.place if isinstance(entry, _Spot) else None,
+    )
+
+
+def _object(properties: dict[str, object]) -> dict[str, object]:
+    return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
+
+
+def _compact(content: object) -> str:
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+
+
+def _decoded(text: str) -> object:
+    """The first JSON object or list in a text that can be read; its numbers know where they stand."""
+    for opening in list(re.finditer(r"[{\[]", text))[:_TRIES]:
+        start = opening.start()
+        decoder = _decoder(start + m.start(1) for m in _STRING_OR_NUMBER.finditer(text, start) if m[1])
+        try:
+            content, _ = decoder.raw_decode(text, start)
+        except (ValueError, RecursionError):
+            continue
+        if content:
+            return content
+    raise ReplyError("parse_error", f"expected JSON, found {text[:200]!r}")
+
+
+def _decoder(places: Iterator[int]) -> json.JSONDecoder:
+    def number(literal: str) -> object:
+        place = next(places, None)
+        if place is None or len(literal) > _LONGEST_NUMBER:
+            return None
+        spot = _Spot(literal)
+        spot.place = place
+        return spot
+
+    return json.JSONDecoder(parse_int=number, parse_float=number, parse_constant=lambda _: None, strict=False)

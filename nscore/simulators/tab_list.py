@@ -1,0 +1,75 @@
+"""`tab_list`: a chat model repeats the tokens, one a line, each with a tab and a number."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from nscore.errors import ReplyError
+from nscore.simulators._lists import Listed, ListSimulator
+from nscore.simulators._prompts import instruction, visible
+from nscore.simulators._protocol import simulator
+
+__all__ = ["TabList"]
+
+_RECORD = re.compile(r"#+ ?[Rr]ecord ([0-9]{1,4}):?\s*")
+_LINE = re.compile(r"(.*)\t\s*(-?[0-9]{1,4}(?:\.[0-9]{1,17})?)\s*")
+
+
+@simulator("tab_list")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TabList(ListSimulator):
+    """Asks a chat model for lines `token<TAB>number`, which small models hold better than JSON.
+
+    Lines in any other form, before, between and after, are passed over. A line that repeats another token is a
+    `length_mismatch` of that token. Where the server gives logprobs of generated tokens, a prediction is the expected
+    value at the number instead of the number.
+
+    Source: after the logprob-free simulator of OpenAI's automated-interpretability, whose last token is always lost.
+    """
+
+    @property
+    def name(self) -> str:
+        """`tab_list`."""
+        return "tab_list"
+
+    def instruction(self, top: int) -> str:
+        """See `ListSimulator`."""
+        return instruction(self.name, top)
+
+    def question(self, explanation: str, records: Sequence[Sequence[str]]) -> str:
+        """See `ListSimulator`."""
+        parts = [f"The neuron fires on: {visible(explanation)}"]
+        for i, tokens in enumerate(records, 1):
+            parts += [f"# Record {i}", *(visible(t) for t in tokens)]
+        return "\n".join(parts)
+
+    def answer(self, records: Sequence[Sequence[str]], values: Sequence[Sequence[int]]) -> str:
+        """See `ListSimulator`."""
+        parts = []
+        for i, (tokens, numbers) in enumerate(zip(records, values, strict=True), 1):
+            parts.append(f"# Record {i}")
+            parts += [f"{visible(t)}\t{v}" for t, v in zip(tokens, numbers, strict=True)]
+        return "\n".join(parts)
+
+    def parse(self, text: str, records: int) -> Mapping[int, list[Listed]]:
+        """See `ListSimulator`."""
+        found: dict[int, list[Listed]] = {}
+        entries: list[Listed] | None = None
+        at = 0
+        for line in text.split("\n"):
+            if head := _RECORD.fullmatch(line):
+                number = int(head[1])
+                if number in found:
+                    raise ReplyError("parse_error", f"record {number} comes twice")
+                entries = found[number] = []
+            elif given := _LINE.fullmatch(line):
+                if entries is None and records == 1:
+                    entries = found.setdefault(1, [])
+                if entries is not None:
+                    entries.append(Listed(given[1], float(given[2]), at + given.start(2)))
+            at += len(line) + 1
+        if not found:
+            raise ReplyError("parse_error", f"expected lines of a token, a tab and a number, found {text[:200]!r}")
+        return found
