@@ -12,14 +12,14 @@ from typing import AnyStr, NamedTuple
 __all__ = ["Found", "locate"]
 
 _PART, _SPACE = "\ufffd", "▁"
+_INNER = bytes(range(0x80, 0xC0))  # those of a character's bytes that are not its first
 _ESCAPED = re.compile(rb"(?:bytes:|byte: )(?=.*\\x)(.*)|<0(x[0-9a-fA-F]{2})>", re.DOTALL)
 _ESCAPE = re.compile(rb"\\x([0-9a-fA-F]{2})")
 _NO_LETTERS = bytes(byte for byte in range(256) if not bytes([byte]).isalpha())
-_INNER = bytes(range(0x80, 0xC0))  # the bytes of a character after its first
 # GPT-2's bytes_to_unicode: a byte that prints is its own character, the others are numbered from 256 on.
 _PRINTED = [*range(33, 127), *range(161, 173), *range(174, 256)]
 _BYTES = sorted(range(256), key=lambda byte: byte not in _PRINTED)
-_RAW = dict(zip(map(chr, _PRINTED + [*range(256, 324)]), _BYTES, strict=True))
+_RAW = dict(zip(map(chr, [*_PRINTED, *range(256, 324)]), _BYTES, strict=True))
 
 
 class Found(NamedTuple):
@@ -27,7 +27,8 @@ class Found(NamedTuple):
 
     Attributes:
         index: the token that holds the character at the place.
-        prefix: what this token holds of the prompt before it; one U+FFFD where it starts inside a character.
+        prefix: what it holds of the prompt before that; one U+FFFD where it starts inside a character (and perhaps too
+            few where it starts inside one of several that are U+FFFD in the prompt).
     """
 
     index: int  # type: ignore[assignment]  # nobody searches a place for a value
@@ -68,8 +69,7 @@ def locate(
         laid = _laid(data, pieces, offsets, texts)
     if laid is None and (plain := _laid(prompt, texts, places, texts)):
         return [Found(index, prompt[start:place]) for place, (index, start) in zip(places, plain, strict=True)]
-    laid = laid or _agreed(_walk(data, texts), len(data), offsets)
-    if laid is None:
+    if not (laid := laid or _agreed(_walk(data, texts), len(data), offsets)):
         return None
     heads = [data[start:place] for place, (_, start) in zip(offsets, laid, strict=True)]
     wholes = [head.lstrip(_INNER) for head in heads]
@@ -95,20 +95,18 @@ def _laid(
     cut = all(starts[bisect_left(starts, edge)] == edge for edge in (at, at + len(whole)))
     if not cut or _any_escaped(text, texts) or letters.find(wanted) != letters.rfind(wanted):
         return None
-    indices = (bisect_right(starts, at + place) - 1 for place in places)
-    return [(index, starts[index] - at) for index in indices]
+    return [(index, starts[index] - at) for index in (bisect_right(starts, at + place) - 1 for place in places)]
 
 
 def _walk(data: bytes, texts: Sequence[str]) -> list[dict[int, set[int]]]:
     """For each token the bytes where it may start and, from each, where it may end; [] if there are too many ways."""
     layers: list[dict[int, set[int]]] = []
-    left = 8 * (len(texts) + len(data))  # texts as servers write them need one or two steps a token
     reached: set[int] = set()
+    left = 8 * (len(texts) + len(data))  # texts as servers write them need one or two steps a token
     for text, first in zip(texts, _firsts(data, texts), strict=True):
-        layer = {start: _ends(data, start, text) for start in (reached | {0} if first else reached)}
-        layers.append(layer)
-        reached = set().union(*layer.values()) - {len(data)}
-        if (left := left - len(layer)) < 0:
+        layers.append({start: _ends(data, start, text) for start in (reached | {0} if first else reached)})
+        reached = set().union(*layers[-1].values()) - {len(data)}
+        if (left := left - len(reached)) < 0:
             return []
     return layers
 

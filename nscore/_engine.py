@@ -19,7 +19,7 @@ from nscore._keep import needed, restored
 from nscore._limits import Breaker, Clock, Concurrency, Pace, RealClock, Spending
 from nscore._plan import Plan, Request
 from nscore._prices import Price
-from nscore._retry import Outcome, Retries, verdict
+from nscore._retry import Outcome, Retries, redact, verdict
 from nscore._transport import Answer, Transport
 from nscore.backends import Backend, Replay
 from nscore.errors import BackendError, NscoreError, ReplyError
@@ -121,6 +121,7 @@ class Engine:
         self._plan, self._place, self._backend, self._options, self._shown = plan, place, backend, options, shown
         self._duplicated = duplicated
         self._shared: dict[bytes, asyncio.Future[Settled]] = {}
+        self._logged: set[bytes] = set()  # whose row stands in a shard that an earlier session wrote
         clock = clock or RealClock()
         self._clock, self._rng = clock, rng or random.Random()  # noqa: S311  (jitter, no secret)
         self._gate = Concurrency(options.concurrency)
@@ -168,9 +169,11 @@ class Engine:
     async def _feed(self, group: asyncio.TaskGroup) -> None:
         shards = self._plan.shards()
         while (shard := await asyncio.to_thread(next, shards, None)) is not None:
-            if shard.whole and self._place.is_done(shard.index, shard.digest):
+            if await asyncio.to_thread(self._place.is_done, shard.index):
+                self._logged |= {r.key for r in shard.requests if _short(r.key) in self._duplicated}
                 self._count(OK, len(shard.requests))
                 continue
+            self._place.begin(shard.index, shard.digest)
             await self._open.acquire()
             filling = Filling(shard, replicates=self._replicates, distribution=self._options.distribution)
             requests, shard.requests = shard.requests, []
@@ -186,7 +189,7 @@ class Engine:
             filling, place, request = item
             settled, first = await self._settled(request)
             if settled.predictions is None:
-                filling.fail(request, settled.fared.status)
+                filling.fail(request, settled.fared.status, again=settled.again)
             else:
                 filling.take(request, settled.predictions)
             if first:
@@ -199,7 +202,7 @@ class Engine:
 
     async def _settled(self, request: Request) -> tuple[Settled, bool]:
         """What became of a request, and whether it is the first of its key."""
-        if int.from_bytes(request.key[:8]) not in self._duplicated:
+        if _short(request.key) not in self._duplicated:
             return await self._settle(request), True
         if request.key in self._shared:
             there = await asyncio.shield(self._shared[request.key])
@@ -207,10 +210,11 @@ class Engine:
         mine = self._shared[request.key] = asyncio.get_running_loop().create_future()
         settled = await self._settle(request)
         mine.set_result(settled)
-        return settled, True
+        return settled, request.key not in self._logged
 
     async def _settle(self, request: Request) -> Settled:
-        past = await asyncio.to_thread(self._place.history.past, request.key) if len(self._place.history) else None
+        history = self._place.history
+        past = await asyncio.to_thread(history.past, request.key) if history.knows(request.key) else None
         spent, tried = 0.0, 0
         if past is not None:
             settled = await self._read(request, past)
@@ -221,18 +225,20 @@ class Engine:
         if replay is not None:
             return await self._replayed(request, replay)
         price = self._options.price
-        thinking = int(str(self._backend.settings().get("thinking_tokens", 0))) if self._plan.can.thinks else 0
-        most = 0.0 if price is None else price.most(request.prompt, thinking)
+        room = self._room(request)
+        most = 0.0 if price is None else price.most(request.prompt, room - request.prompt.max_tokens)
+        tokens = len(request.body) / BYTES_PER_TOKEN + room
         outcome = Outcome("connection")
         for attempt in range(self._options.retries.attempts):
             if not await self._afford(most):
                 return Settled(Fared(NOT_RUN, attempts=tried, error="the spending limit was reached", price=spent))
-            answer = await self._attempt(request, tried, most, thinking)
+            answer = await self._attempt(request, tried, most, tokens)
             tried += 1
             outcome = answer.outcome
             said = verdict(outcome.http_status, answer.body) if outcome.http_status is not None else "again"
             if said == "ok":
-                settled = await self._take(request, answer, tried, most)
+                settled = await self._take(request, answer, tried)
+                self._count_tokens(settled, tokens, room)
                 cost = settled.cost if settled.cost is not None else most
                 spent += self._pay(request.key, tried - 1, most, cost, status=settled.fared.status)
                 settled = settled.with_price(spent if price is not None else None)
@@ -267,10 +273,20 @@ class Engine:
                 outcome.detail or outcome.kind,
                 tried,
                 price=spent if price is not None else None,
-            )
+            ),
+            again=said == "ok",
         )
 
-    async def _attempt(self, request: Request, attempt: int, most: float, thinking: int) -> Answer:
+    def _room(self, request: Request) -> int:
+        """The most tokens that an answer may have, thinking and what the user sets included."""
+        settings = self._backend.settings()
+        thinking = settings.get("thinking_tokens") if self._plan.can.thinks else None
+        extra = settings.get("extra")
+        named = [extra.get(name) for name in ("max_tokens", "max_completion_tokens")] if isinstance(extra, dict) else []
+        given = max((n for n in named if isinstance(n, int)), default=0)
+        return max(given, request.prompt.max_tokens + (thinking if isinstance(thinking, int) else 0))
+
+    async def _attempt(self, request: Request, attempt: int, most: float, tokens: float) -> Answer:
         slot = await self._gate.enter()
         entry, lives, load = None, None, "other"
         try:
@@ -278,12 +294,12 @@ class Engine:
             if self._requests_pace is not None:
                 await self._requests_pace.take()
             if self._tokens_pace is not None:
-                await self._tokens_pace.take(len(request.body) / BYTES_PER_TOKEN + request.prompt.max_tokens + thinking)
+                await self._tokens_pace.take(tokens)
             self._place.journal.note(sent(request.key, attempt, most))
             self.tally.sent += 1
             answer = await self._transport.post(request.path, request.body)
             status = answer.outcome.http_status
-            lives = status is not None and (status < 500 or status in BUSY)
+            lives = status is not None and status < 500
             load = "busy" if status in BUSY else "ok" if lives else "other"
             return answer
         finally:
@@ -291,9 +307,8 @@ class Engine:
                 self._breaker.record(entry, ok=lives)
             self._gate.leave(load, slot)  # type: ignore[arg-type]
 
-    async def _take(self, request: Request, answer: Answer, tried: int, most: float) -> Settled:
+    async def _take(self, request: Request, answer: Answer, tried: int) -> Settled:
         """Stores a reply, then reads it."""
-        del most
         raw = answer.body
         if self._options.keep == "needed":
             raw = await self._parser.do(lambda: _cut_down(self._backend, request, raw))
@@ -331,6 +346,11 @@ class Engine:
 
     def _spent(self) -> float | None:
         return None if self._options.price is None else self._spending.spent
+
+    def _count_tokens(self, settled: Settled, taken: float, room: int) -> None:
+        """Counts towards the pace what the prompt had more tokens than it was taken for."""
+        if self._tokens_pace is not None:
+            self._tokens_pace.correct(taken, (settled.fared.usage.prompt_tokens or 0) + room)
 
     def _add(self, fared: Fared) -> None:
         self.tally.prompt_tokens += fared.usage.prompt_tokens or 0
@@ -428,7 +448,7 @@ def _parsed(backend: Backend, plan: Plan, request: Request, past: Past, price: P
         fared = Fared(
             error.status,  # type: ignore[arg-type]
             200,
-            str(error)[:500],
+            redact(str(error)[:500], backend.secrets()),
             past.attempts,
             past.latency_s,
             past.at,
@@ -441,6 +461,10 @@ def _parsed(backend: Backend, plan: Plan, request: Request, past: Past, price: P
     return Settled(fared, predictions, cost)
 
 
+def _short(key: bytes) -> int:
+    return int.from_bytes(key[:8])
+
+
 def _reply(backend: Backend, raw: bytes) -> Reply:
     return restored(raw) or backend.read(raw)
 
@@ -448,8 +472,8 @@ def _reply(backend: Backend, raw: bytes) -> Reply:
 def _cut_down(backend: Backend, request: Request, raw: bytes) -> bytes:
     try:
         return needed(backend.read(raw), request.prompt)
-    except ReplyError:
-        return raw  # what cannot be read is kept whole
+    except Exception:  # noqa: BLE001  (what cannot be read is kept whole, whatever ails the parser)
+        return raw
 
 
 def _first(failures: BaseExceptionGroup[BaseException]) -> BaseException:

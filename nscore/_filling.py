@@ -75,7 +75,7 @@ class Filling:
         self._predicted = np.full((replicates, rows), np.nan)
         self._mass = np.full((replicates, rows), np.nan)
         self._codes = np.full((replicates, rows), CODES[NOT_RUN], dtype=np.int8)
-        self._distributions: list[list[list[float]]] | None = [[] for _ in range(rows)] if distribution else None
+        self._distributions: list[dict[int, list[float]]] | None = [{} for _ in range(rows)] if distribution else None
         self._requests: dict[int, dict[str, object]] = {}
         self._versions = {r.group.identity[SIMULATOR]: r.group.simulator.version for r in shard.requests}
         for start, stop in shard.too_long:
@@ -91,11 +91,11 @@ class Filling:
             if self._distributions is not None and found.distribution:
                 for row, chances in zip(range(start, stop), found.distribution, strict=True):
                     if chances is not None:
-                        self._distributions[row].append(chances)
+                        self._distributions[row][request.replicate] = chances
 
-    def fail(self, request: Request, status: Status) -> None:
-        """Takes that a request has no answer."""
-        self.failed_calls = self.failed_calls or status in {"http_error", NOT_RUN}
+    def fail(self, request: Request, status: Status, *, again: bool = False) -> None:
+        """Takes that a request has no answer; `again` says that the next run is to ask once more."""
+        self.failed_calls = self.failed_calls or again or status in {"http_error", NOT_RUN}
         for start, stop in request.rows:
             self._codes[request.replicate, start:stop] = CODES[status]
 
@@ -141,7 +141,8 @@ class Filling:
             spread = np.sqrt(np.divide((error**2).sum(axis=0), n - 1, out=np.full(len(n), np.nan), where=n > 1))
             added += [pl.Series(SPREAD, spread, nan_to_null=True), pl.Series(N_REPLICATES, n.astype(np.int32))]
         if self._distributions is not None:
-            means = [np.mean(d, axis=0).tolist() if d else None for d in self._distributions]
+            # in the order of the replicates: sums of floats depend on it, and replies come in any
+            means = [np.mean([d[r] for r in sorted(d)], axis=0).tolist() if d else None for d in self._distributions]
             added.append(pl.Series(DISTRIBUTION, means, dtype=pl.List(pl.Float64)))
         versions = pl.col(SIMULATOR).replace_strict(self._versions, default=None, return_dtype=pl.String)
         return self.shard.pairs.with_columns(*added, versions.alias(PROMPT_VERSION))

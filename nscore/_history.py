@@ -2,6 +2,7 @@
 
 The heads of frames are made here and read here. `sent` is queued before a request leaves; `reply` holds the raw bytes and
 is durable before they are parsed; `ended` says what an attempt cost. A `sent` without `ended` may have been billed.
+`plan` says what a shard holds, before anything of it is sent; `shard` that it is written out for good.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 
 from nscore._journal import Entry, JournalReader, Location
 
-__all__ = ["History", "Past", "ended", "reply", "sent", "shard_done"]
+__all__ = ["History", "Past", "begun", "ended", "reply", "sent", "shard_done"]
 
 
 def sent(key: bytes, attempt: int, most: float | None) -> dict[str, object]:
@@ -30,6 +31,11 @@ def reply(key: bytes, attempt: int, latency_s: float, at: str) -> dict[str, obje
 def ended(key: bytes, attempt: int, cost: float | None, **what: object) -> dict[str, object]:
     """An attempt is over and cost so many dollars; None where nobody can say."""
     return {"ended": key.hex(), "attempt": attempt, "cost": cost} | what
+
+
+def begun(index: int, digest: str) -> dict[str, object]:
+    """A shard's requests are about to leave: the digest of its plan."""
+    return {"plan": index, "digest": digest}
 
 
 def shard_done(index: int, digest: str, files: dict[str, str]) -> dict[str, object]:
@@ -54,33 +60,45 @@ class History:
     Attributes:
         spent: dollars; what was sent and never ended counts at its most.
         in_doubt: how many requests were sent and never ended: the server may have billed them and nobody has the reply.
+        digests: of the shards that were begun, what `begun` said of them.
         shards: of the shards that are written out for good, what `shard_done` said of them.
     """
 
     reader: JournalReader
     spent: float = 0.0
     in_doubt: int = 0
+    digests: dict[int, str] = field(default_factory=dict)
     shards: dict[int, dict[str, object]] = field(default_factory=dict)
     _keys: np.ndarray[tuple[int], np.dtype[np.uint64]] = field(init=False)
     _places: np.ndarray[tuple[int], np.dtype[np.int64]] = field(init=False)
 
     def __post_init__(self) -> None:
         keys, places = array("Q"), array("q")
-        open_: dict[tuple[object, object], float] = {}
+        # what was sent and has not ended, and whether its reply is there
+        open_: dict[tuple[object, object], tuple[float, bool]] = {}
+        lost: list[tuple[float, bool]] = []
         for entry in self.reader.entries():
             head = entry.head
             if "reply" in head:
                 keys.append(_short(bytes.fromhex(str(head["reply"]))))
                 places.append(entry.location.pack())
+                if (call := (head["reply"], head["attempt"])) in open_:
+                    open_[call] = open_[call][0], True
             elif "sent" in head:
-                open_[head["sent"], head["attempt"]] = _dollars(head["most"])
+                call = head["sent"], head["attempt"]
+                if call in open_:  # by a session that was killed; this is another call, of a later one
+                    lost.append(open_[call])
+                open_[call] = _dollars(head["most"]), False
             elif "ended" in head:
                 open_.pop((head["ended"], head["attempt"]), None)
                 self.spent += _dollars(head["cost"])
+            elif "plan" in head:
+                self.digests[int(str(head["plan"]))] = str(head["digest"])
             elif "shard" in head:
                 self.shards[int(str(head["shard"]))] = head
-        self.in_doubt = len(open_)
-        self.spent += sum(open_.values())
+        lost += open_.values()
+        self.in_doubt = sum(not answered for _, answered in lost)
+        self.spent += sum(most for most, _ in lost)
         order = np.argsort(np.asarray(keys, dtype=np.uint64), kind="stable")
         self._keys = np.asarray(keys, dtype=np.uint64)[order]
         self._places = np.asarray(places, dtype=np.int64)[order]
@@ -92,6 +110,12 @@ class History:
 
     def __len__(self) -> int:
         return len(self._keys)
+
+    def knows(self, key: bytes) -> bool:
+        """Whether a reply to a request was stored, as far as the first 8 bytes of its key tell."""
+        short = np.uint64(_short(key))
+        at = int(np.searchsorted(self._keys, short))
+        return at < len(self._keys) and bool(self._keys[at] == short)
 
     def past(self, key: bytes) -> Past | None:
         """The last reply to a request; None where none was stored."""

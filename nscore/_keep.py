@@ -7,11 +7,13 @@ from collections.abc import Sequence
 import msgspec
 
 from nscore._align import locate
+from nscore.errors import ReplyError
 from nscore.exchange import Finish, Prompt, Reply, TokenLogprobs, Usage
 
 __all__ = ["needed", "restored"]
 
-_MARK = b'{"nscore_reply":1,'
+# No JSON, no text begins so: what a server sent is never taken for this.
+_MARK = b"\xffnscore reply 1\n"
 
 
 class _Tokens(msgspec.Struct):
@@ -25,7 +27,6 @@ class _Tokens(msgspec.Struct):
 
 
 class _Kept(msgspec.Struct):
-    nscore_reply: int
     text: str
     finish: Finish
     usage: Usage
@@ -38,33 +39,41 @@ _DECODER = msgspec.json.Decoder(_Kept)
 
 
 def needed(reply: Reply, prompt: Prompt) -> bytes:
-    """What the simulators read of a reply; `restored` gives it back."""
+    """What the simulators read of a reply; `restored` gives it back.
+
+    Where logprobs of the prompt were asked for, they are all that is read: neither its text nor what was generated.
+    """
+    looked_at = prompt.prompt_logprobs > 0 and reply.prompt is not None
+    tokens, of_prompt = (None, reply.prompt) if looked_at else (reply.tokens, None)
     places: Sequence[int] = ()
-    if reply.prompt is not None:
-        found = locate(prompt.text, prompt.places, reply.prompt.texts, reply.prompt.exact)
-        places = range(len(reply.prompt.texts)) if found is None else [f.index for f in found]
-    numbers = [
-        i
-        for i, text in enumerate(reply.tokens.texts if reply.tokens is not None else ())
-        if any(map(str.isdigit, text))
-    ]
+    if of_prompt is not None:
+        found = locate(prompt.text, prompt.places, of_prompt.texts, of_prompt.exact)
+        places = range(len(of_prompt.texts)) if found is None else [f.index for f in found]
+    texts = tokens.texts if tokens is not None else ()
+    numbers = [i for i, text in enumerate(texts) if any(map(str.isdigit, text))]
     kept = _Kept(
-        1,
-        reply.text,
+        "" if looked_at else reply.text,
         reply.finish,
         reply.usage,
         reply.thought,
-        _tokens(reply.tokens, numbers),
-        _tokens(reply.prompt, places),
+        _tokens(tokens, numbers),
+        _tokens(of_prompt, places),
     )
-    return msgspec.json.encode(kept)
+    return _MARK + msgspec.json.encode(kept)
 
 
 def restored(raw: bytes) -> Reply | None:
-    """The reply that `needed` cut down; None where the bytes are a server's own."""
+    """The reply that `needed` cut down; None where the bytes are a server's own.
+
+    Raises:
+        ReplyError: if they only begin like such a reply.
+    """
     if not raw.startswith(_MARK):
         return None
-    kept = _DECODER.decode(raw)
+    try:
+        kept = _DECODER.decode(memoryview(raw)[len(_MARK) :])
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise ReplyError("parse_error", f"a reply that was cut down cannot be read: {error}") from None
     return Reply(kept.text, kept.finish, kept.usage, kept.tokens, kept.prompt, kept.thought)
 
 

@@ -77,7 +77,7 @@ class Shard:
         requests: in the order in which they are sent.
         too_long: rows that are not sent.
         whole: whether a limit left none of its requests out.
-        digest: of rows and requests: it tells whether the inputs are the same as before.
+        digest: of all its rows and requests, limit or none: it tells whether the inputs are the same as before.
     """
 
     index: int
@@ -98,6 +98,9 @@ class Plan:
         backend: the wire format.
         can: what the server can do.
         limit: how many requests at most; None for all.
+
+    Attributes:
+        digests: of the shards that the last pass made.
     """
 
     meeting: Meeting
@@ -105,6 +108,8 @@ class Plan:
     backend: Backend
     can: Capabilities
     limit: int | None = None
+    digests: list[str] = field(init=False, default_factory=list)
+    _stopped: bool = field(init=False, default=False)
     _texts: list[pl.DataFrame] = field(init=False)
     _seen: pl.DataFrame | None = field(init=False)
     _rows: int = field(init=False)
@@ -135,11 +140,15 @@ class Plan:
         """The shards in their order; with a limit, the last one is cut."""
         left = self.limit
         index = 0
+        self.digests = []
         for block in _blocks(_ordered(self.meeting), self.meeting.keys, self._rows):
             pairs = self._pairs(block)
             if not pairs.height:
                 continue
+            if self._stopped:
+                return
             shard = self._shard(index, pairs)
+            self.digests.append(shard.digest)
             if left is not None:
                 shard = _cut(shard, left)
                 left -= len(shard.requests)
@@ -148,6 +157,10 @@ class Plan:
             if left == 0:
                 return
 
+    def stop(self) -> None:
+        """Lets a pass in another thread end at its next shard: nobody wants the rest."""
+        self._stopped = True
+
     def _pairs(self, block: pl.DataFrame) -> pl.DataFrame:
         seen = None if self._seen is None else self._seen.lazy()
         meeting = Meeting(**{n: getattr(self.meeting, n) for n in Meeting.__slots__} | {"seen": seen})
@@ -155,7 +168,7 @@ class Plan:
         return pl.concat(parts).sort(meeting.order).collect()
 
     def _shard(self, index: int, pairs: pl.DataFrame) -> Shard:
-        digest = hashlib.sha256(pairs.write_ndjson().encode())
+        digest = hashlib.sha256(_content(pairs))
         requests: list[Request] = []
         too_long: list[tuple[int, int]] = []
         for group in self._groups(pairs):
@@ -210,6 +223,13 @@ def request_key(url: str, path: str, body: bytes, replicate: int) -> bytes:
     """SHA-256 over all that decides an answer: the base URL without secrets, the path, the whole body, the replicate."""
     parts = (url.encode(), path.encode(), str(replicate).encode(), body)
     return hashlib.sha256(b"".join(len(p).to_bytes(8) + p for p in parts)).digest()
+
+
+def _content(rows: pl.DataFrame) -> bytes:
+    """The values of a frame, the same in every process: codes of categories are not."""
+    raw = [name for name, dtype in rows.schema.items() if "Binary" in str(dtype)]  # JSON cannot hold bytes
+    values = [repr(rows[name].to_list()) for name in raw]
+    return "\n".join([str(rows.schema), *values, rows.drop(raw).write_ndjson()]).encode()
 
 
 def _cut(shard: Shard, requests: int) -> Shard:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from dataclasses import dataclass
 from functools import cache
@@ -11,11 +12,13 @@ from urllib.parse import urlsplit
 from nscore.errors import SettingError
 from nscore.exchange import Prompt, Usage
 
-__all__ = ["Price", "listed_price"]
+__all__ = ["Price", "dollars", "listed_price"]
 
 MILLION = 1e6
 # The hosts whose prices the table knows; anybody may serve a model of the same name for another price.
 HOSTS = {"api.openai.com": "openai", "api.anthropic.com": "anthropic"}
+# What may follow a model's name in the table: a date, or "latest". "gpt-5-pro" is another model than "gpt-5".
+VERSION = re.compile(r"-(?:\d{4}-\d{2}-\d{2}|\d{8}|latest)")
 # What a server may put around each message, in tokens.
 AROUND = 16
 
@@ -67,5 +70,14 @@ def listed_price(url: str, model: str) -> Price | None:
     Price(input=0.15, output=0.6, cached=0.075)
     """
     prices = _table().get(HOSTS.get(urlsplit(url).hostname or "", ""), {})
-    names = [name for name in prices if model.startswith(name)]
-    return prices[max(names, key=len)] if names else None
+    name = next((n for n in prices if n == model or (model.startswith(n) and VERSION.fullmatch(model[len(n) :]))), None)
+    return None if name is None else prices[name]
+
+
+def dollars(amount: float) -> str:
+    """An amount to read.
+
+    >>> dollars(1234.5), dollars(0.01234)
+    ('$1,234.50', '$0.0123')
+    """
+    return f"${amount:,.2f}" if amount >= 1 else f"${amount:.4f}"

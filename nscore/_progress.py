@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Protocol
 
+from nscore._prices import dollars
+
 if TYPE_CHECKING:
     import polars as pl
 
@@ -66,7 +68,7 @@ def tally_bar(total: int) -> Iterator[Callable[[Standing], object]]:
         def update(standing: Standing) -> None:
             parts = [f"{standing.failed:,} failed", f"{standing.prompt_tokens + standing.completion_tokens:,} tokens"]
             if standing.spent is not None:
-                parts.append(f"${standing.spent:.2f}")
+                parts.append(dollars(standing.spent))
             shown.set_postfix_str(", ".join(parts), refresh=False)
             shown.update(standing.done - shown.n)
 

@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
+import random
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
+from itertools import accumulate
 from typing import Literal
 
 import msgspec
 
 from nscore._align import locate
 from nscore._loop import run_to_end
-from nscore._retry import verdict
+from nscore._retry import Retries, verdict
 from nscore._transport import Answer, Transport
 from nscore.backends import Backend
 from nscore.errors import BackendError, ReplyError
-from nscore.exchange import Capabilities, Message, Prompt, Reply
+from nscore.exchange import Capabilities, Message, Prompt, Reply, TokenLogprobs
 from nscore.simulators import SIMULATORS, PromptSimulator
 
 __all__ = ["aprobe", "check_needs", "probe"]
 
-TRIES = 8
+# Refusals that teach something, for one request.
+TRIES = 6
+# A busy server is asked again, but nobody waits long for a probe.
+RETRIES = Retries(attempts=4, base_s=0.5, longest_backoff_s=4.0, longest_wait_s=20.0)
 # How far the logprob of one token may differ between two requests: servers batch, and round.
 NEAR = 0.15
 TEXT = "The colours were red,\t10\nblue,\t0\nand green,\tunknown\n"
+LONGER = TEXT + "Of these, the brightest is"
 PLACES = (TEXT.index("10"), TEXT.index("unknown"))
 SCHEMA = {
     "type": "object",
@@ -33,11 +41,17 @@ SCHEMA = {
     "additionalProperties": False,
 }
 
+# How servers say that they will not, whatever the number.
+_NEVER = re.compile(
+    r"not (?:be )?(?:supported|allowed|enabled|available|permitted|implemented)|n't support|unsupported|not support"
+)
+_PART = "\ufffd"
+
 Post = Callable[[str, bytes], Awaitable[Answer]]
 
 
 def probe(backend: Backend, *, timeout_s: float = 60.0) -> Capabilities:
-    """Asks a model server what it can do, by about five small requests. `aprobe` is its async twin.
+    """Asks a model server what it can do, by five to eight small requests. `aprobe` is its async twin.
 
     Args:
         backend: the server.
@@ -98,8 +112,12 @@ _MISSING = {
 class _Probe:
     """One server, asked step by step; each step knows what the ones before found."""
 
-    def __init__(self, backend: Backend, post: Post) -> None:
-        self._backend, self._post = backend, post
+    def __init__(
+        self, backend: Backend, post: Post, sleep: Callable[[float], Awaitable[object]] = asyncio.sleep
+    ) -> None:
+        self._backend, self._post, self._sleep = backend, post, sleep
+        self._rng = random.Random()  # noqa: S311  (jitter, no secret)
+        self._missing = ""
         self.can = backend.assumed
 
     async def found(self) -> Capabilities:
@@ -110,7 +128,10 @@ class _Probe:
         if self._backend.assumed.completions:
             await self._completions()
         if not self.can.chat and not self.can.completions:
-            raise BackendError(f"{self._where}: it has neither chat nor completions")
+            raise BackendError(
+                f"{self._where}: it has neither chat nor completions, or not this model: {self._missing} "
+                "See whether the base URL (most end in /v1) and the model are right."
+            )
         return self.can
 
     @property
@@ -126,136 +147,145 @@ class _Probe:
         )
         reply = await self._ask(asked, "chat")
         if reply is None:
+            self.can = replace(self.can, chat=False, structured=False)
             return
-        given = 0 if reply.tokens is None else _depth(reply)
-        self.can = replace(
-            self.can,
-            logprobs=min(given, self.can.logprobs),
-            thinks=reply.thought or (reply.finish == "length" and not reply.text.strip()),
-            ten=_ten(reply),
-        )
+        if thinks := reply.thought or (reply.finish == "length" and not reply.text.strip()):
+            self.can = replace(self.can, thinks=True)
+            if not reply.text.strip():  # now with room for the thinking, and an answer after it
+                reply = await self._ask(asked, "chat") or reply
+        self.can = replace(self.can, logprobs=_depth(reply.tokens, self.can.logprobs), thinks=thinks, ten=_ten(reply))
 
     async def _structured(self) -> bool:
         asked = Prompt((Message("user", "Write the word hello."),), max_tokens=64, schema=SCHEMA)
         reply = await self._ask(asked, "structured")
         try:
             content = json.loads(reply.text) if reply is not None else None
-        except ValueError:
+        except (ValueError, RecursionError):
             return False
         sizes = content.get("sizes") if isinstance(content, dict) else None
         return isinstance(sizes, list) and len(sizes) == 3 and all(isinstance(s, int) for s in sizes)
 
     async def _completions(self) -> None:
         """Do the logprobs of a prompt come, and do they stand at their tokens?"""
-        echo = Prompt(
-            (Message("user", TEXT),), form="text", max_tokens=1, prompt_logprobs=self._backend.assumed.prompt_logprobs
-        )
-        reply = await self._ask(echo, "completions")
+        asked = self._backend.assumed.prompt_logprobs
+        reply = await self._ask(_text(TEXT, prompt_logprobs=asked), "completions")
         if reply is None:
+            self.can = replace(self.can, completions=False, prompt_logprobs=0, aligned=None)
             return
         found = None if reply.prompt is None else locate(TEXT, PLACES, reply.prompt.texts, reply.prompt.exact)
-        if reply.prompt is None or found is None:
-            self.can = replace(self.can, prompt_logprobs=0, aligned=None)
-            if not self.can.chat:
-                await self._text_logprobs()
-            return
-        ten, unknown = found
-        depth = len(reply.prompt.top(unknown.index))
-        whole = reply.prompt.texts[ten.index][len(ten.prefix) :].strip()
-        self.can = replace(
-            self.can,
-            prompt_logprobs=min(self.can.prompt_logprobs, depth),
-            ten=1 if whole.startswith("10") else 2,
-            aligned=await self._aligned() if depth else None,
-        )
+        depth = 0 if reply.prompt is None or found is None else _depth(reply.prompt, self.can.prompt_logprobs)
+        self.can = replace(self.can, prompt_logprobs=depth, aligned=None)
+        if reply.prompt is not None and found is not None:
+            whole = reply.prompt.texts[found[0].index][len(found[0].prefix) :].strip()
+            self.can = replace(self.can, ten=1 if whole.startswith("10") else 2)
+        if depth or not self.can.chat:
+            await self._generated(depth)
+
+    async def _generated(self, depth: int) -> None:
+        """Do logprobs come with what is generated after a plain text, and are they those of the same tokens in a prompt?"""
+        written = await self._ask(_text(LONGER, max_tokens=4, logprobs=depth or self.can.logprobs), "completions")
         if not self.can.chat:
-            await self._text_logprobs()
+            given = None if written is None else written.tokens
+            self.can = replace(self.can, logprobs=_depth(given, self.can.logprobs))
+        if depth and written is not None and written.tokens is not None:
+            self.can = replace(self.can, aligned=await self._aligned(written.text, written.tokens))
 
-    async def _text_logprobs(self) -> None:
-        """Where there is no chat: do logprobs come with what is generated after a plain text?"""
-        asked = Prompt((Message("user", TEXT),), form="text", max_tokens=1, logprobs=self._backend.assumed.logprobs)
-        reply = await self._ask(asked, "completions")
-        self.can = replace(self.can, logprobs=0 if reply is None or reply.tokens is None else _depth(reply))
-
-    async def _aligned(self) -> bool | None:
-        """Whether a token that is generated has the same logprob when it stands in a prompt."""
-        text = TEXT + "Of these, the brightest is"
-        asked = Prompt((Message("user", text),), form="text", max_tokens=1, logprobs=self.can.prompt_logprobs)
-        reply = await self._ask(asked, "completions")
-        if reply is None or reply.tokens is None or not reply.tokens.texts or not reply.text.strip():
+    async def _aligned(self, text: str, written: TokenLogprobs) -> bool | None:
+        """Whether tokens that were generated have the same logprobs when they stand in a prompt."""
+        if _PART in text or "".join(written.texts) != text:
             return None
-        written = reply.tokens.texts[0]
-        there = dict(reply.tokens.top(0)).get(written)
-        longer = Prompt(
-            (Message("user", text + reply.text + " of all\n"),),
-            form="text",
-            max_tokens=1,
-            prompt_logprobs=self.can.prompt_logprobs,
-        )
-        again = await self._ask(longer, "completions")
-        if there is None or again is None or again.prompt is None:
+        asked = _text(LONGER + text + " of all\n", prompt_logprobs=self.can.prompt_logprobs)
+        starts = [len(LONGER) + at for at in accumulate(map(len, written.texts), initial=0)]
+        # a blank before a word may belong to its token or not; its letters tell where it is
+        letters = [i for i, t in enumerate(written.texts) if t.strip().isalnum() and t.isascii()]
+        places = [starts[i + 1] - len(written.texts[i].lstrip()) for i in letters]
+        again = await self._ask(asked, "completions") if letters else None
+        if again is None or again.prompt is None:
             return None
-        # the token begins where the text ended; a blank in it may not
-        found = locate(longer.text, [len(text) + len(reply.text) - len(reply.text.lstrip())], again.prompt.texts)
-        if found is None:
-            return None
-        here = dict(again.prompt.top(found[0].index))
-        near = [p for t, p in here.items() if t.strip() == written.strip()]
-        return any(math.isclose(p, there, abs_tol=NEAR) for p in near)
+        found = locate(asked.text, places, again.prompt.texts, again.prompt.exact)
+        near = []
+        for i, place in zip(letters, found or [], strict=False):
+            token = written.texts[i].strip()
+            there = dict(written.top(i)).get(written.texts[i])
+            if there is None or again.prompt.texts[place.index].strip() != token:
+                break  # from here on the text is cut into other tokens
+            here = [p for t, p in again.prompt.top(place.index) if t.strip() == token]
+            near.append(any(math.isclose(p, there, abs_tol=NEAR) for p in here))
+        return 2 * sum(near) > len(near) if near else None
 
     async def _ask(self, prompt: Prompt, what: str) -> Reply | None:
-        """A reply, once the server's names for things are found; None where it has no such route."""
-        for _ in range(TRIES):
+        """A reply, once the server's names for things are found; None where it has nothing of the kind."""
+        tries = learned = 0
+        while True:
             call = self._backend.call(prompt, self.can)
             answer = await self._post(call.path, msgspec.json.encode(call.body, order="sorted"))
-            status = answer.outcome.http_status
-            if status is None:
-                raise BackendError(f"{self._where}: {answer.outcome.kind} failed: {answer.outcome.detail}")
-            if verdict(status, answer.body) == "ok":
+            status, said = answer.outcome.http_status, answer.outcome.detail
+            told = "again" if status is None else verdict(status, answer.body)
+            failure: Exception | None = None
+            if told == "ok":
                 try:
                     return self._backend.read(answer.body)
                 except ReplyError as error:
-                    if what == "chat":
-                        raise BackendError(f"{self._where}: {error}") from error
-                    return None
-            if not self._learn(status, answer, what):
-                return None
-        raise BackendError(f"{self._where}: it went on refusing the {what} request: {answer.outcome.detail}")
-
-    def _learn(self, status: int, answer: Answer, what: str) -> bool:
-        """Takes from a refusal what to leave out; False where the route is missing."""
-        said = answer.outcome.detail
-        lower = said.lower()
-        if status in {404, 405, 501} and what in {"chat", "completions"} and "model" not in lower:
-            self.can = replace(self.can, chat=False) if what == "chat" else replace(self.can, completions=False)
-            return False
-        if status in {400, 422}:
-            changes: list[tuple[bool, dict[str, object]]] = [
-                (
-                    "max_completion_tokens" in lower and self.can.limit == "max_tokens",
-                    {"limit": "max_completion_tokens"},
-                ),
-                ("temperature" in lower and self.can.temperature, {"temperature": False}),
-                ("prompt_logprobs" in lower or "echo" in lower, {"prompt_logprobs": 0}),
-                ("logprobs" in lower and what == "chat" and self.can.logprobs > 5, {"logprobs": 5}),
-                ("logprobs" in lower and what == "chat" and self.can.logprobs > 0, {"logprobs": 0}),
-                ("logprobs" in lower and self.can.prompt_logprobs > 5, {"prompt_logprobs": 5}),
-                ("logprobs" in lower and self.can.prompt_logprobs > 0, {"prompt_logprobs": 0}),
-                ("chat template" in lower or "chat_template" in lower, {"chat": False}),
-            ]
-            change = next((c for applies, c in changes if applies), None)
-            if change is not None:
+                    told, said, failure = "again" if error.again else "final", str(error), error
+            elif status is not None and learned < TRIES and (change := self._change(status, said.lower(), what)):
                 self.can = replace(self.can, **change)  # type: ignore[arg-type]
-                return self.can.chat or what != "chat"
-            if what == "structured":
-                return False
-        raise BackendError(f"{self._where}: status {status}: {said}")
+                learned += 1
+                continue
+            if told == "again" and not answer.unsent and answer.outcome.kind != "timeout":
+                wait_s = RETRIES.wait(tries, answer.outcome.retry_after_s, self._rng)
+                if wait_s is not None:
+                    tries += 1
+                    await self._sleep(wait_s)
+                    continue
+            if status is not None and self._is_missing(status, said, what):
+                self._missing = f"status {status}: {said}"
+                return None
+            shown = f"status {status}" if status is not None else answer.outcome.kind
+            raise BackendError(f"{self._where}: {shown}: {said}") from failure
+
+    def _is_missing(self, status: int, said: str, what: str) -> bool:
+        """Whether a refusal says that the server has nothing of the kind, not that it failed or will not have us."""
+        if what == "structured":
+            return status in {200, 400, 404, 415, 422, 500, 501}
+        if status == 200:  # what came could not be read
+            return what == "completions"
+        no_template = status in {400, 422, 500} and re.search("chat[ _]template", said.lower())
+        return status in {404, 405, 501} or (what == "chat" and bool(no_template))
+
+    def _change(self, status: int, said: str, what: str) -> dict[str, object] | None:
+        """What to leave out or to name otherwise after a refusal; None where it says nothing of the sort."""
+        can, chat = self.can, what != "completions"
+        if status not in {400, 403, 422, 500, 501}:
+            return None
+        if chat and can.limit == "max_tokens" and "max_completion_tokens" in said:
+            return {"limit": "max_completion_tokens"}
+        if can.temperature and "temperature" in said:
+            return {"temperature": False}
+        if "logprobs" not in said and not (not chat and "echo" in said):
+            return None
+        name = "logprobs" if chat else "prompt_logprobs"
+        now = can.logprobs if chat else can.prompt_logprobs
+        if not now:
+            return None
+        smaller = [n for n in map(int, re.findall(r"(?<![\w.-])\d{1,4}(?![\w-])", said)) if 0 < n < now]
+        once_more = now == getattr(self._backend.assumed, name) and not _NEVER.search(said)
+        return {name: max(smaller, default=min(5, now - 1)) if once_more else 0}
 
 
-def _depth(reply: Reply) -> int:
-    """How many alternatives come with a generated token."""
-    tokens = reply.tokens
-    return 0 if tokens is None else max((len(tokens.top(i)) for i in range(len(tokens.texts))), default=0)
+def _text(text: str, *, max_tokens: int = 1, logprobs: int = 0, prompt_logprobs: int = 0) -> Prompt:
+    message = Message("user", text)
+    return Prompt((message,), form="text", max_tokens=max_tokens, logprobs=logprobs, prompt_logprobs=prompt_logprobs)
+
+
+def _depth(tokens: TokenLogprobs | None, asked: int) -> int:
+    """How many of the alternatives that were asked for come with a token.
+
+    With a token that is not among them comes one more, and those that are spelled alike come as one: so the most where
+    they are enough, else the fewest.
+    """
+    depths = [len(tokens.top(i)) for i in range(len(tokens.texts))] if tokens is not None else []
+    most = max(depths, default=0)
+    return asked if most >= asked else min(d for d in depths if d) if most else 0
 
 
 def _ten(reply: Reply) -> Literal[1, 2] | None:

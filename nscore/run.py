@@ -15,7 +15,7 @@ from typing import Any
 import polars as pl
 
 from nscore import __version__
-from nscore._history import History
+from nscore._history import History, begun
 from nscore._journal import Journal
 from nscore.backends import Backend
 from nscore.errors import RunError
@@ -66,27 +66,37 @@ class Workplace:
         simulators: whom the run asks with.
         backend: whom it asks.
         keys: the keys of a neuron.
+        distribution: whether the probability of each activation becomes a column.
 
     Raises:
-        RunError: if the folder holds a run with other settings, or one of a newer nscore.
+        RunError: if the folder holds a run with other settings, one of a newer nscore, or results of something else.
         JournalError: if another process works on it, or its journal is damaged.
     """
 
     def __init__(
-        self, path: Path, *, simulators: Sequence[PromptSimulator | Shuffled], backend: Backend, keys: Sequence[str]
+        self,
+        path: Path,
+        *,
+        simulators: Sequence[PromptSimulator | Shuffled],
+        backend: Backend,
+        keys: Sequence[str],
+        distribution: bool = False,
     ) -> None:
         self.path = path
         self._wanted = {
             "simulators": [_described(s) for s in simulators],
             "backend": backend.settings(),
             "keys": list(keys),
+            "distribution": distribution,
         }
+        if path.exists() and not path.is_dir():
+            raise RunError(f"{path}: this is a file. Name a folder for the run.")
         file = path / SETTINGS
         there = _settings(file) if file.exists() else None
         if there is not None:
             self._compare(there)
-        elif path.is_dir() and any(path.glob(f"{SIMULATED}*")):
-            raise RunError(f"{path}: holds a {SIMULATED} that is no run's. Name another folder, or remove it.")
+        elif found := [name for name in (SIMULATED, REQUESTS) if (path / name).exists()]:
+            raise RunError(f"{path}: holds a {found[0]} that is no run's. Name another folder, or remove it.")
         self.journal = Journal(path / JOURNAL)
         try:
             self.history = History(self.journal)
@@ -102,22 +112,36 @@ class Workplace:
         content = {"format": FORMAT, "nscore": __version__} | self._wanted | {"capabilities": dataclasses.asdict(can)}
         _write_whole(self.path / SETTINGS, json.dumps(content, indent=2, ensure_ascii=False).encode() + b"\n")
 
-    def is_done(self, index: int, digest: str) -> bool:
-        """Whether a shard is written out for good.
+    def check_plan(self, digests: Sequence[str], *, whole: bool) -> None:
+        """Whether a plan's shards are those that the run worked on so far.
+
+        Args:
+            digests: of the plan's shards.
+            whole: whether those are all; with a limit there may be more.
 
         Raises:
-            RunError: if the shard was another one when this run last worked on it.
+            RunError: if one is another, or is gone.
         """
+        for index, digest in sorted(self.history.digests.items()):
+            if index < len(digests) and digests[index] == digest:
+                continue
+            if index < len(digests) or whole:
+                raise RunError(
+                    f"{self.path}: the records, explanations or splits of shard {index} are not those that this run "
+                    "began with. Start a new run in another folder; requests that are the same need not be paid for "
+                    "twice: replay them."
+                )
+
+    def begin(self, index: int, digest: str) -> None:
+        """Notes what a shard holds, before anything of it is sent."""
+        if index not in self.history.digests:
+            self.journal.note(begun(index, digest))
+
+    def is_done(self, index: int) -> bool:
+        """Whether a shard is written out for good, and its files are as they were written."""
         there = self.history.shards.get(index)
-        if there is None:
-            return False
-        if there["digest"] != digest:
-            raise RunError(
-                f"{self.path}: the records or explanations of shard {index} are not those that this run began with. "
-                "Start a new run in another folder; requests that are the same need not be paid for twice: replay them."
-            )
-        files = there["files"]
-        return isinstance(files, Mapping) and all((self.path / name).is_file() for name in files)
+        files = {} if there is None else there["files"]
+        return isinstance(files, dict) and bool(files) and all(_hash(self.path / n) == h for n, h in files.items())
 
     def write_shard(self, index: int, simulated: pl.DataFrame, requests: pl.DataFrame) -> dict[str, str]:
         """Writes the tables of a shard, each file whole or not at all; gives their SHA-256."""
@@ -158,6 +182,14 @@ class Workplace:
                 + "\n  ".join(differences)
                 + "\nName another folder, or use the settings of this run to go on with it."
             )
+
+
+def _hash(file: Path) -> str | None:
+    """A file's SHA-256; None where it cannot be read."""
+    try:
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+    except OSError:
+        return None
 
 
 def _described(simulator: PromptSimulator | Shuffled) -> dict[str, object]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import shutil
 import tempfile
 import warnings
@@ -25,7 +26,7 @@ from nscore.errors import SettingError, SimulatorError
 from nscore.frames import Eager, Frame, Lazy, like
 from nscore.probe import aprobe, check_needs
 from nscore.records import EXPLANATION_ID, POSITION, SEQUENCE, SIMULATOR
-from nscore.run import Run, Workplace
+from nscore.run import SETTINGS, Run, Workplace
 from nscore.simulators import PromptSimulator, Shuffled, Simulator, resolve_simulator
 
 __all__ = ["Estimate", "Price", "Tally", "asimulate", "estimate", "simulate"]
@@ -179,31 +180,43 @@ def simulate(
     """
     chosen = _chosen(simulator)
     if not any(_asks(s) for s in chosen):
-        _check_offline(chosen, out, limit)
+        _check_offline(chosen, backend, out, limit)
         met = meet(records, explanations, by=by, splits=splits, leaks=leaks)
         return like(met.given, _predicted(met, chosen))
-    return run_to_end(
-        lambda: asimulate(
-            records,
-            explanations,
-            simulator=chosen,
-            backend=backend,
-            out=out,
-            by=by,
-            splits=splits,
-            leaks=leaks,
-            limit=limit,
-            concurrency=concurrency,
-            requests_per_minute=requests_per_minute,
-            tokens_per_minute=tokens_per_minute,
-            timeout_s=timeout_s,
-            attempts=attempts,
-            price=price,
-            max_cost=max_cost,
-            keep=keep,
-            distribution=distribution,
-        )
-    )
+    notes: list[str] = []
+
+    async def work() -> pl.DataFrame | pl.LazyFrame | Run:
+        try:
+            return await asimulate(
+                records,
+                explanations,
+                simulator=chosen,
+                backend=backend,
+                out=out,
+                by=by,
+                splits=splits,
+                leaks=leaks,
+                limit=limit,
+                concurrency=concurrency,
+                requests_per_minute=requests_per_minute,
+                tokens_per_minute=tokens_per_minute,
+                timeout_s=timeout_s,
+                attempts=attempts,
+                price=price,
+                max_cost=max_cost,
+                keep=keep,
+                distribution=distribution,
+            )
+        except asyncio.CancelledError as error:
+            notes.extend(getattr(error, "__notes__", ()))
+            raise
+
+    try:
+        return run_to_end(work)
+    except KeyboardInterrupt as interrupt:  # another object than what ended the work
+        for note in notes:
+            interrupt.add_note(note)
+        raise
 
 
 async def asimulate(
@@ -230,7 +243,7 @@ async def asimulate(
     """The async twin of `simulate`, for simulators that ask a model; the others it runs in a thread."""
     chosen = _chosen(simulator)
     if not any(_asks(s) for s in chosen):
-        _check_offline(chosen, out, limit)
+        _check_offline(chosen, backend, out, limit)
         met = await asyncio.to_thread(lambda: meet(records, explanations, by=by, splits=splits, leaks=leaks))
         return await asyncio.to_thread(lambda: like(met.given, _predicted(met, chosen)))
     asking = _asking(chosen, backend)
@@ -252,8 +265,10 @@ async def asimulate(
     try:
         tally = await _carried_out(met, asking, backend, path, options=options, limit=limit)
     except BaseException as error:
-        if out is None:
+        if out is None and (path / SETTINGS).exists():
             error.add_note(f"What was answered is kept in {path}; out={str(path)!r} goes on with it.")
+        elif out is None:  # nothing was asked yet
+            shutil.rmtree(path)
         raise
     run = Run(path)
     if out is not None:
@@ -311,7 +326,7 @@ async def _carried_out(
     options: Options,
     limit: int | None,
 ) -> Tally:
-    place = Workplace(path, simulators=simulators, backend=backend, keys=met.keys)
+    place = Workplace(path, simulators=simulators, backend=backend, keys=met.keys, distribution=options.distribution)
     try:
         if place.can is None:
             can = backend.assumed if backend.name == "replay" else await aprobe(backend)
@@ -320,17 +335,22 @@ async def _carried_out(
             place.settle(can)
         else:
             plan = Plan(met, simulators, backend, place.can, limit)
-        planned, duplicated = await asyncio.to_thread(
-            lambda: measured(
-                plan,
-                backend,
-                price=options.price,
-                concurrency=options.concurrency,
-                requests_per_minute=options.requests_per_minute,
-                tokens_per_minute=options.tokens_per_minute,
-                keep=options.keep,
+        try:
+            planned, duplicated = await asyncio.to_thread(
+                lambda: measured(
+                    plan,
+                    backend,
+                    price=options.price,
+                    concurrency=options.concurrency,
+                    requests_per_minute=options.requests_per_minute,
+                    tokens_per_minute=options.tokens_per_minute,
+                    keep=options.keep,
+                )
             )
-        )
+        except asyncio.CancelledError:
+            plan.stop()
+            raise
+        place.check_plan(plan.digests, whole=limit is None)
         place.check_space(planned.stored_bytes)
         with tally_bar(planned.requests) as shown:
             engine = Engine(plan, place, backend, duplicated=duplicated, options=options, shown=shown)
@@ -350,9 +370,14 @@ def _chosen(simulator: Simulators) -> list[Simulator | PromptSimulator]:
     return chosen
 
 
-def _check_offline(chosen: Sequence[Simulator | PromptSimulator], out: str | Path | None, limit: int | None) -> None:
-    if out is not None or limit is not None:
-        raise SimulatorError(f"{chosen[0].name} asks no model: out= and limit= are for those that do")
+def _check_offline(
+    chosen: Sequence[Simulator | PromptSimulator], backend: Backend | None, out: str | Path | None, limit: int | None
+) -> None:
+    if backend is not None or out is not None or limit is not None:
+        raise SimulatorError(
+            f"{chosen[0].name} asks no model: backend=, out= and limit= are for those that do: name one, "
+            "simulator='json_list'"
+        )
 
 
 def _asks(simulator: Simulator | PromptSimulator) -> bool:
@@ -388,6 +413,15 @@ def _check(options: Options, limit: int | None, backend: Backend) -> None:
     for name, value in (("limit", limit), ("concurrency", options.concurrency), ("attempts", options.retries.attempts)):
         if value is not None and value < 1:
             raise SettingError(f"{name}: found {value}, expected 1 or more")
+    for name, number in (
+        ("requests_per_minute", options.requests_per_minute),
+        ("tokens_per_minute", options.tokens_per_minute),
+        ("timeout_s", options.timeout_s),
+    ):
+        if number is not None and not 0 < number < math.inf:
+            raise SettingError(f"{name}: found {number}, expected a number above 0")
+    if options.max_cost is not None and not 0 <= options.max_cost < math.inf:
+        raise SettingError(f"max_cost: found {options.max_cost}, expected dollars, 0 or more")
     if options.keep not in {"raw", "needed"}:
         raise SettingError(f"keep: found {options.keep!r}, expected 'raw' or 'needed'")
 

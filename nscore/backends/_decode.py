@@ -12,11 +12,18 @@ import msgspec
 
 from nscore.errors import ReplyError
 
-__all__ = ["Tops", "decode", "without_thinking"]
+__all__ = ["NOTHING", "Tops", "count", "decode", "decode_if_any", "without_thinking"]
 
 T = TypeVar("T")
 
-_THOUGHT = re.compile(r"^.*</think>", re.DOTALL)
+# What a field is that was left out; a union with None would forbid everything else.
+NOTHING = msgspec.Raw(b"null")
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+# The end of thinking; before a tab or a quote it is a token that the answer repeats.
+_THOUGHT_ENDS = re.compile(r"</think>(?![\t\"])")
+# How an answer begins, so that a `</think>` in it is one of its tokens: JSON, a code fence, a record's head.
+_ANSWER = re.compile(r"\s*(?:[{\[#]|```)")
 
 
 def decode(decoder: msgspec.json.Decoder[T], raw: bytes) -> T:
@@ -34,14 +41,26 @@ def decode(decoder: msgspec.json.Decoder[T], raw: bytes) -> T:
     except (msgspec.DecodeError, UnicodeDecodeError):
         pass
     try:
-        content = json.loads(raw.decode("utf-8", "replace"), parse_constant=lambda _: None, parse_int=_integer)
-        plain = json.dumps(_finite(content)).encode()
-        return decoder.decode(re.sub(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}", b"\\\\ufffd", plain))
+        content = json.loads(raw.decode("utf-8-sig", "replace"), parse_constant=lambda _: None, parse_int=_integer)
+        return decoder.decode(_SURROGATE.sub("\ufffd", json.dumps(_finite(content), ensure_ascii=False)))
     except msgspec.ValidationError as error:
         raise ReplyError("parse_error", f"the reply has another shape than expected: {error}") from None
     except (ValueError, RecursionError, msgspec.DecodeError) as error:
         # half of a reply, or a page of a proxy: the next try may bring the whole
         raise ReplyError("parse_error", f"the reply is no JSON: {str(error)[:200]}", again=True) from None
+
+
+def decode_if_any(decoder: msgspec.json.Decoder[T], raw: msgspec.Raw) -> T | None:
+    """Reads a part of a reply that an answer can do without; None where it has another shape."""
+    try:
+        return decode(decoder, bytes(raw))
+    except ReplyError:
+        return None
+
+
+def count(number: int | None) -> int | None:
+    """A number of tokens; None where it is none."""
+    return None if number is None or number < 0 else number
 
 
 def _integer(literal: str) -> float | int | None:
@@ -92,11 +111,13 @@ class Tops:
 def without_thinking(text: str) -> tuple[str, bool]:
     """An answer without the thinking before it, and whether there was some; unfinished thinking is no answer.
 
+    Some chat templates write the `<think>` themselves: then only its end is in the answer.
+
     >>> without_thinking("<think>red, so</think>7")
     ('7', True)
     """
-    if "</think>" in text:
-        return _THOUGHT.sub("", text), True
-    if text.lstrip().startswith("<think>"):
-        return "", True
-    return text, False
+    opened = text.lstrip().startswith("<think>")
+    end = _THOUGHT_ENDS.search(text)
+    if end is not None and (opened or not _ANSWER.match(text)):
+        return text[end.end() :], True
+    return ("", True) if opened else (text, False)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import msgspec
 
-from nscore.backends._decode import decode
+from nscore._retry import redact
+from nscore.backends._decode import NOTHING, count, decode, decode_if_any
 from nscore.backends._protocol import Call, Server, backend
 from nscore.errors import BackendError, ReplyError
 from nscore.exchange import Capabilities, Finish, Prompt, Reply, Usage
@@ -22,12 +23,12 @@ VERSION = "2023-06-01"
 class Anthropic(Server):
     """Anthropic's messages.
 
-    `base_url` is `$ANTHROPIC_BASE_URL` or https://api.anthropic.com where left out, `api_key` `$ANTHROPIC_API_KEY`. The
-    instruction and the examples are marked for its prompt cache.
+    `base_url` is `$ANTHROPIC_BASE_URL` or https://api.anthropic.com where left out, `api_key` `$ANTHROPIC_API_KEY`; a
+    `/v1` at the end of the URL is left out. The instruction and the examples are marked for its prompt cache.
     """
 
     def __post_init__(self) -> None:
-        self._resolve("ANTHROPIC_BASE_URL", "https://api.anthropic.com", ("ANTHROPIC_API_KEY",))
+        self._resolve("ANTHROPIC_BASE_URL", "https://api.anthropic.com", ("ANTHROPIC_API_KEY",), without="/v1")
 
     @property
     def name(self) -> str:
@@ -69,20 +70,19 @@ class Anthropic(Server):
         """See `Backend.read`."""
         content = decode(_MESSAGE, raw)
         if content.type == "error" or content.content is None:
-            raise ReplyError(
-                "http_error", f"status 200 with an error: {raw[:300].decode(errors='replace')}", again=True
-            )
-        used = content.usage or _Usage()
+            said = redact(raw[:2000].decode(errors="replace"), self.secrets())[:300]
+            raise ReplyError("http_error", f"status 200 with an error: {said}", again=True)
+        used = decode_if_any(_USAGE, content.usage) or _Usage()
         cached = used.cache_read_input_tokens
         # input_tokens leaves out what was read from or written to the cache
-        parts = [used.input_tokens, cached, used.cache_creation_input_tokens]
-        whole = sum(p for p in parts if p is not None) if used.input_tokens is not None else None
+        parts = [count(n) for n in (used.input_tokens, cached, used.cache_creation_input_tokens)]
+        whole = sum(p for p in parts if p is not None) if parts[0] is not None else None
         text = "".join(block.text or "" for block in content.content if block.type == "text")
         finish: Finish = _FINISH.get(content.stop_reason or "end_turn", "stop")
         if not text and finish == "stop":
             raise ReplyError("parse_error", "the reply holds no text")
         thought = any("thinking" in block.type for block in content.content)
-        return Reply(text, finish, Usage(whole, used.output_tokens, cached), thought=thought)
+        return Reply(text, finish, Usage(whole, count(used.output_tokens), count(cached)), thought=thought)
 
 
 _FINISH: dict[str, Finish] = {"max_tokens": "length", "model_context_window_exceeded": "length", "refusal": "refused"}
@@ -104,7 +104,8 @@ class _Message(msgspec.Struct):
     type: str = "message"
     content: list[_Block] | None = None
     stop_reason: str | None = None
-    usage: _Usage | None = None
+    usage: msgspec.Raw = NOTHING
 
 
 _MESSAGE = msgspec.json.Decoder(_Message)
+_USAGE = msgspec.json.Decoder(_Usage | None)

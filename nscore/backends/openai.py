@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import ClassVar
 
 import msgspec
 
-from nscore.backends._decode import Tops, decode, without_thinking
+from nscore._retry import redact
+from nscore.backends._decode import NOTHING, Tops, count, decode, decode_if_any, without_thinking
 from nscore.backends._protocol import Call, Server, backend
 from nscore.errors import ReplyError
 from nscore.exchange import Capabilities, Finish, Prompt, Reply, TokenLogprobs, Usage
@@ -73,24 +75,23 @@ class OpenAI(Server):
         return Call(f"{self.ROOT}/chat/completions", body)
 
     def _text_logprobs(self, prompt: Prompt, can: Capabilities) -> dict[str, object]:
-        if prompt.prompt_logprobs:
-            return {"echo": True, "logprobs": min(prompt.prompt_logprobs, can.prompt_logprobs)}
+        if wanted := min(prompt.prompt_logprobs, can.prompt_logprobs):
+            return {"echo": True, "logprobs": wanted}
         return {"logprobs": min(prompt.logprobs, can.logprobs) or None}
 
     def read(self, raw: bytes) -> Reply:
         """See `Backend.read`."""
         content = decode(_COMPLETION, raw)
-        if content.error is not None or not content.choices:
-            raise ReplyError(
-                "http_error", f"status 200 with an error: {raw[:300].decode(errors='replace')}", again=True
-            )
-        choice = content.choices[0]
-        usage = content.usage or _Usage()
+        choice = content.choices[0] if content.choices else None
+        if choice is None or bytes(content.error) != b"null" or bytes(choice.error) != b"null":
+            said = redact(raw[:2000].decode(errors="replace"), self.secrets())[:300]
+            raise ReplyError("http_error", f"status 200 with an error: {said}", again=True)
+        usage = decode_if_any(_USAGE, content.usage) or _Usage()
         details = usage.prompt_tokens_details or _Details()
-        counted = Usage(usage.prompt_tokens, usage.completion_tokens, details.cached_tokens)
+        counted = Usage(count(usage.prompt_tokens), count(usage.completion_tokens), count(details.cached_tokens))
         finish: Finish = _FINISH.get(choice.finish_reason or "stop", "stop")
         entries = choice.prompt_logprobs or content.prompt_logprobs
-        of_prompt = _prompt_logprobs(entries) if entries is not None else None
+        of_prompt = _PromptTops(entries, choice.text or "") if entries is not None else _of_prompt(content.prompt)
         if choice.message is None:
             echoed = _echoed(choice.logprobs)
             text, thought = without_thinking(choice.text or "")
@@ -105,6 +106,9 @@ class OpenAI(Server):
         return Reply(text, finish, counted, _generated(choice.logprobs), of_prompt, thought)
 
 
+# So many tokens that their text comes but once.
+FOLLOWING = 17
+_PART = "\ufffd"
 _FINISH: dict[str, Finish] = {"length": "length", "max_tokens": "length", "content_filter": "refused"}
 
 
@@ -116,7 +120,7 @@ def _flat(prompt: Prompt) -> str:
     return "".join(turns[m.role].format(m.text) for m in prompt.messages)
 
 
-# What is read of a reply; all else is passed over without being decoded.
+# What is read of a reply; all else is passed over without being decoded, and so is what an answer can do without.
 class _Details(msgspec.Struct):
     cached_tokens: int | None = None
 
@@ -139,7 +143,7 @@ class _ChatToken(msgspec.Struct):
 
 
 class _Logprobs(msgspec.Struct):
-    tokens: list[str] | None = None
+    tokens: list[str | None] | None = None
     top_logprobs: list[msgspec.Raw] | None = None
     content: list[_ChatToken] | None = None
 
@@ -165,16 +169,24 @@ class _Choice(msgspec.Struct):
     finish_reason: str | None = None
     logprobs: _Logprobs | None = None
     prompt_logprobs: _Entries | None = None
+    error: msgspec.Raw = NOTHING
+
+
+class _Part(msgspec.Struct):
+    logprobs: _Logprobs | None = None
 
 
 class _Completion(msgspec.Struct):
     choices: list[_Choice] | None = None
-    usage: _Usage | None = None
-    error: msgspec.Raw | None = None
+    usage: msgspec.Raw = NOTHING
+    error: msgspec.Raw = NOTHING
     prompt_logprobs: _Entries | None = None
+    prompt: msgspec.Raw = NOTHING
 
 
 _COMPLETION = msgspec.json.Decoder(_Completion)
+_USAGE = msgspec.json.Decoder(_Usage | None)
+_PARTS = msgspec.json.Decoder(list[_Part] | None)
 _TEXT_TOPS = msgspec.json.Decoder(dict[str, float | None] | None)
 _CHAT_TOPS = msgspec.json.Decoder(list[_Top] | None)
 
@@ -195,13 +207,19 @@ class _ChatTops:
 
 
 class _PromptTops:
-    """vLLM's logprobs of a prompt: at each token a table of texts, its own first."""
+    """vLLM's logprobs of a prompt: at each token a table of texts, its own first.
+
+    Of the first token it tells nothing. Where the prompt was echoed, that token is what stands there before the second.
+    """
 
     exact = None
 
-    def __init__(self, entries: _Entries) -> None:
+    def __init__(self, entries: _Entries, echoed: str) -> None:
         self._entries = entries
         self.texts = [next((e.decoded_token or "" for e in (entry or {}).values()), "") for entry in entries]
+        if self.texts and not self.texts[0]:
+            following = "".join(takewhile(lambda t: t and _PART not in t, self.texts[1:FOLLOWING]))
+            self.texts[0] = echoed[: max(echoed.find(following), 0)]
 
     def top(self, index: int) -> list[tuple[str, float]]:
         """See `TokenLogprobs.top`."""
@@ -212,7 +230,13 @@ class _PromptTops:
 def _echoed(logprobs: _Logprobs | None) -> TokenLogprobs | None:
     if logprobs is None or not logprobs.tokens or logprobs.top_logprobs is None:
         return None
-    return Tops(logprobs.tokens, logprobs.top_logprobs, _TEXT_TOPS)
+    return Tops([token or "" for token in logprobs.tokens], logprobs.top_logprobs, _TEXT_TOPS)
+
+
+def _of_prompt(parts: msgspec.Raw) -> TokenLogprobs | None:
+    """Together's echo: the prompt's logprobs stand beside the choices."""
+    found = decode_if_any(_PARTS, parts)
+    return _echoed(found[0].logprobs) if found else None
 
 
 def _generated(logprobs: _Logprobs | None) -> TokenLogprobs | None:
@@ -221,7 +245,3 @@ def _generated(logprobs: _Logprobs | None) -> TokenLogprobs | None:
     if logprobs.content:
         return _ChatTops(logprobs.content)
     return _echoed(logprobs)  # llama-cpp-python answers a chat in the form of completions
-
-
-def _prompt_logprobs(entries: _Entries) -> TokenLogprobs:
-    return _PromptTops(entries)

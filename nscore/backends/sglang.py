@@ -7,7 +7,8 @@ from typing import ClassVar
 
 import msgspec
 
-from nscore.backends._decode import decode, without_thinking
+from nscore._retry import redact
+from nscore.backends._decode import count, decode, without_thinking
 from nscore.backends._protocol import Call, backend
 from nscore.backends.openai import OpenAI
 from nscore.errors import ReplyError
@@ -24,8 +25,7 @@ class SGLang(OpenAI):
     ROOT: ClassVar[str] = "/v1"
 
     def __post_init__(self) -> None:
-        OpenAI.__post_init__(self)
-        object.__setattr__(self, "base_url", (self.base_url or "").removesuffix("/v1"))
+        self._resolve("OPENAI_BASE_URL", "https://api.openai.com/v1", ("OPENAI_API_KEY",), without="/v1")
 
     @property
     def name(self) -> str:
@@ -36,7 +36,8 @@ class SGLang(OpenAI):
         """See `Backend.call`."""
         if prompt.form == "chat":
             return OpenAI.call(self, prompt, can, seed=seed)
-        wanted = prompt.prompt_logprobs or prompt.logprobs
+        of_prompt = min(prompt.prompt_logprobs, can.prompt_logprobs)
+        wanted = of_prompt or min(prompt.logprobs, can.logprobs)
         sampling = {
             "max_new_tokens": self._limit(prompt, can),
             "temperature": prompt.temperature,
@@ -49,7 +50,7 @@ class SGLang(OpenAI):
             "return_logprob": True if wanted else None,
             "top_logprobs_num": wanted or None,
             "return_text_in_logprobs": True if wanted else None,
-            "logprob_start_len": 0 if prompt.prompt_logprobs else None,
+            "logprob_start_len": 0 if of_prompt else None,
         }
         return Call("/generate", self._body(**fields))
 
@@ -60,14 +61,15 @@ class SGLang(OpenAI):
         if meta is None:
             return OpenAI.read(self, raw)
         if meta.finish_reason is not None and meta.finish_reason.type == "abort":
-            raise ReplyError("http_error", f"aborted: {meta.finish_reason.message}", again=True)
+            said = redact(str(meta.finish_reason.message), self.secrets())[:300]
+            raise ReplyError("http_error", f"aborted: {said}", again=True)
         kind = meta.finish_reason.type if meta.finish_reason is not None else "stop"
         finish: Finish = "length" if kind == "length" else "stop"
         text, thought = without_thinking(content.text or "")
         return Reply(
             text,
             finish,
-            Usage(meta.prompt_tokens, meta.completion_tokens, meta.cached_tokens),
+            Usage(count(meta.prompt_tokens), count(meta.completion_tokens), count(meta.cached_tokens)),
             _tokens(meta.output_token_logprobs, meta.output_top_logprobs),
             _tokens(meta.input_token_logprobs, meta.input_top_logprobs),
             thought,

@@ -16,7 +16,7 @@ __all__ = ["VLLM"]
 class VLLM(OpenAI):
     """vLLM's server. See `OpenAI`; logprobs of a prompt are asked for by `prompt_logprobs`.
 
-    The reply's text is then the answer alone, and every token of the prompt comes with its own logprobs.
+    Every token of the prompt then comes with its own logprobs but the first, whose text only the echoed prompt tells.
     """
 
     @property
@@ -25,7 +25,9 @@ class VLLM(OpenAI):
         return "vllm"
 
     def _text_logprobs(self, prompt: Prompt, can: Capabilities) -> dict[str, object]:
+        wanted = min(prompt.prompt_logprobs, can.prompt_logprobs) or None
         return {
-            "prompt_logprobs": min(prompt.prompt_logprobs, can.prompt_logprobs) or None,
+            "echo": True if wanted else None,
+            "prompt_logprobs": wanted,
             "logprobs": min(prompt.logprobs, can.logprobs) or None,
         }

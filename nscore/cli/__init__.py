@@ -38,8 +38,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = _run(given, name)
     except BrokenPipeError:
         code = 0
-    except KeyboardInterrupt:
-        print(f"nscore {name}: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        said = "; ".join(["interrupted", *getattr(interrupt, "__notes__", ())])
+        print(f"nscore {name}: {said}", file=sys.stderr)
         code = 130
     except Exception as error:  # what is not ours, nor a table's or a file's, keeps its traceback
         if not isinstance(error, NscoreError | OSError) and not _of_polars(error):

@@ -23,6 +23,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Probes the server and prints what was found."""
+    if arguments.replay is not None:
+        raise SettingError("--replay: there is no server behind a run; name one: --base-url URL --model NAME")
     backend = backend_of(arguments)
     if backend is None:
         raise SettingError("--model: name the model, as the server calls it")

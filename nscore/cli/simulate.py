@@ -12,6 +12,7 @@ from typing import Any
 import polars as pl
 
 import nscore as ns
+from nscore._prices import dollars
 from nscore.cli._backend import add_backend, backend_of, money
 from nscore.cli._common import add_by, add_json, add_output, names, print_json, table, write
 from nscore.errors import SettingError
@@ -98,25 +99,30 @@ def run(arguments: argparse.Namespace) -> int:
         "leaks": arguments.leaks,
     }
     if not any(_asks(s) for s in chosen):
+        _check_offline(arguments)
         simulated = ns.simulate(arguments.records, arguments.explanations, **common)
         return _report(arguments, write(simulated, arguments.out, "simulated"))
     limits = {name: getattr(arguments, name) for name in LIMITS if getattr(arguments, name) is not None}
     common |= {"backend": backend_of(arguments), "keep": arguments.keep}
     if arguments.dry_run:
         return _tell(arguments, common, limits)
-    ns.simulate(
-        arguments.records,
-        arguments.explanations,
-        out=arguments.out,
-        distribution=arguments.distribution,
-        **common,
-        **limits,
-    )
+    try:
+        ns.simulate(
+            arguments.records,
+            arguments.explanations,
+            out=arguments.out,
+            distribution=arguments.distribution,
+            **common,
+            **limits,
+        )
+    except KeyboardInterrupt as interrupt:
+        interrupt.add_note("what was answered is kept, and the same command goes on")
+        raise
     return _report(arguments, arguments.out / "simulated.parquet", arguments.out / "requests.parquet")
 
 
 def _made(name: str, options: dict[str, Any]) -> Simulator | PromptSimulator:
-    """A simulator with those of the options that it has; one that none of them has is an error."""
+    """A simulator made with the options; one that it lacks is an error."""
     plain = resolve_simulator(name)
     if not _asks(plain):
         return plain
@@ -127,6 +133,15 @@ def _made(name: str, options: dict[str, Any]) -> Simulator | PromptSimulator:
         flags = ", ".join(f"--{o.replace('_', '-')}" for o in lacking)
         raise SettingError(f"{flags}: {name} has no such option")
     return resolve_simulator(name, **options)
+
+
+def _check_offline(arguments: argparse.Namespace) -> None:
+    """What would ask a model is not passed over in silence by a simulator that asks none."""
+    names = [*OPTIONS, "distribution", "dry_run", "limit", "max_cost"]
+    given = [name for name in names if getattr(arguments, name) not in {None, False}]
+    if given:
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise SettingError(f"{flags}: {', '.join(arguments.simulator)} asks no model; it is for those that do")
 
 
 def _asks(simulator: Simulator | PromptSimulator) -> bool:
@@ -151,8 +166,8 @@ def _tell(arguments: argparse.Namespace, common: dict[str, Any], limits: dict[st
     if arguments.json:
         print_json(lines)
         return 0
-    price = "unknown: say it with --price" if told.price is None else f"${told.price:,.2f}"
-    most = "" if told.most is None else f", at most ${told.most:,.2f}"
+    price = "unknown: say it with --price" if told.price is None else dollars(told.price)
+    most = "" if told.most is None else f", at most {dollars(told.most)}"
     print(f"requests            {told.requests:>15,}")
     print(f"scored tokens       {told.scored_tokens:>15,}")
     print(f"prompt tokens       {told.prompt_tokens:>15,}   about")

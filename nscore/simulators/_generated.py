@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import accumulate
 
+from nscore._align import Found, locate
 from nscore.exchange import TokenLogprobs
-from nscore.simulators._values import Expected, expected
+from nscore.simulators._values import Expected, expected, number_in
 
 __all__ = ["Generated"]
+
+# As far as it goes on: a token that holds the first digits of a number says nothing about the number.
+_WRITTEN = re.compile(r"[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 
 
 class Generated:
@@ -18,26 +23,42 @@ class Generated:
     Args:
         text: the answer, without thinking.
         tokens: all that was generated, thinking included.
+        places: all offsets in the text that will be asked for.
     """
 
-    def __init__(self, text: str, tokens: TokenLogprobs) -> None:
-        exact = tokens.exact
-        if exact is not None and None not in exact:
-            parts: Sequence[bytes] = [part for part in exact if part is not None]
-        else:
-            parts = [part.encode() for part in tokens.texts]
-        self._text, self._tokens, self._parts = text, tokens, parts
-        self._starts = [0, *accumulate(len(part) for part in parts)]
-        # thinking comes first
-        self._offset = b"".join(parts).rfind(text.encode())
+    def __init__(self, text: str, tokens: TokenLogprobs, places: Iterable[int]) -> None:
+        self._text, self._tokens = text, tokens
+        wanted = sorted(set(places))
+        found = _joined(text, wanted, tokens) or locate(text, wanted, tokens.texts, tokens.exact) or []
+        self._found = dict(zip(wanted, found, strict=False))
 
     def expected(self, place: int, top: int) -> Expected | None:
-        """The activation that is expected at a place; None where no token of the answer is known to stand there."""
-        if self._offset < 0:
+        """The activation that is expected at a place; None where no token is known to hold just the number there."""
+        found, written = self._found.get(place), _WRITTEN.match(self._text, place)
+        if found is None or written is None:
             return None
-        at = self._offset + len(self._text[:place].encode())
-        index = bisect_right(self._starts, at) - 1
-        if index >= len(self._parts):
+        if number_in(self._tokens.texts[found.index], found.prefix) != written[0]:
             return None
-        before = self._parts[index][: at - self._starts[index]].decode(errors="replace")
-        return expected(self._tokens.top(index), top, before)
+        return expected(self._tokens.top(found.index), top, found.prefix)
+
+
+def _joined(text: str, places: Sequence[int], tokens: TokenLogprobs) -> list[Found] | None:
+    """The token at each place, where the tokens as they are spelled make up the text."""
+    exact = tokens.exact
+    known = exact is not None and None not in exact
+    parts = [p or b"" for p in exact or ()] if known else [_utf8(part) for part in tokens.texts]
+    starts = [0, *accumulate(map(len, parts))]
+    # thinking comes first
+    offset = b"".join(parts).rfind(_utf8(text))
+    if offset < 0:
+        return None
+    found = []
+    for place in places:
+        at = offset + len(_utf8(text[:place]))
+        index = bisect_right(starts, at) - 1
+        found.append(Found(index, parts[index][: at - starts[index]].decode(errors="replace")))
+    return found
+
+
+def _utf8(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")

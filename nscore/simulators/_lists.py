@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +19,7 @@ from nscore.simulators._prompts import examples, visible
 __all__ = ["ListSimulator", "Listed"]
 
 TOP_LOGPROBS = 15
+_WORD_OR_SIGN = re.compile(r"[A-Za-z]+|[^A-Za-z]")
 
 
 class Listed(NamedTuple):
@@ -90,7 +92,10 @@ class ListSimulator(Prompted):
             if cut:
                 raise ReplyError("truncated", "the answer ended at its limit") from None
             raise
-        generated = Generated(reply.text, reply.tokens) if reply.tokens is not None else None
+        generated = None
+        if reply.tokens is not None:
+            places = [e.place for entries in listed.values() for e in entries if e.place is not None]
+            generated = Generated(reply.text, reply.tokens, places)
         result = []
         for number, span in enumerate(ask.spans, 1):
             entries = listed.get(number)
@@ -107,7 +112,7 @@ class ListSimulator(Prompted):
     ) -> Predictions:
         found = Predictions([], [], [], [])
         for token, entry in zip(tokens, entries, strict=True):
-            same = entry.token is None or _plain(entry.token) == _plain(visible(token))
+            same = entry.token is None or not _plain(entry.token).isdisjoint(_plain(token))
             value = entry.value if entry.value is not None and 0 <= entry.value <= top else None
             chances = None
             if same and value is not None and generated is not None and entry.place is not None:
@@ -135,10 +140,15 @@ class ListSimulator(Prompted):
         """The entries of each record by its number; raises a `ReplyError` if there is no list at all."""
 
     def room(self, records: Sequence[Sequence[str]]) -> int:
-        """More tokens than an answer about the records can have: every byte of its text could be one."""
+        """More tokens than an answer about the records can have: each byte of a token, each sign around it, each word.
+
+        No more than that: servers refuse limits beyond their own.
+        """
         values = [[10] * len(tokens) for tokens in records]
+        whole = self.answer(records, values)
+        frame = self.answer([[""] * len(tokens) for tokens in records], values)
         # a number takes one token where the longest takes two; 32 for what surrounds the answer
-        return len(self.answer(records, values).encode()) + 32
+        return len(_WORD_OR_SIGN.findall(frame)) + len(whole.encode()) - len(frame.encode()) + 32
 
     def schema(self, lengths: Sequence[int], top: int) -> Mapping[str, object] | None:
         """The JSON schema of an answer about records of these lengths, where it is JSON."""
@@ -146,7 +156,10 @@ class ListSimulator(Prompted):
         return None
 
 
-def _plain(token: str) -> str:
-    """A token as models repeat it: without regard to blanks, to compatible forms, and to what could not be decoded."""
-    text = unicodedata.normalize("NFKC", token).replace("\ufffd", "")
-    return "".join(text.split())
+def _plain(token: str) -> set[str]:
+    """A token as models repeat it: without regard to blanks, to compatible forms, and to what could not be decoded.
+
+    Blanks come as the escapes that were shown, as themselves, or not at all.
+    """
+    texts = (unicodedata.normalize("NFKC", each).replace("\ufffd", "") for each in (token, visible(token)))
+    return {"".join(text.split()) for text in texts}

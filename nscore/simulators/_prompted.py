@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol, runtime_checkable
@@ -115,6 +116,8 @@ class Prompted:
     def __post_init__(self) -> None:
         if self.replicates < 1 or self.max_record_tokens < 1:
             raise SimulatorError(f"{self.name}: replicates and max_record_tokens are at least 1")
+        if self.temperature is not None and not 0 <= self.temperature < math.inf:
+            raise SimulatorError(f"{self.name}: temperature={self.temperature}: expected a number from 0 on")
         if self.replicates > 1 and self.temperature == 0:
             raise SimulatorError(f"{self.name}: replicates at temperature 0 are the same answer; leave temperature out")
         if self.long_records not in {"refuse", "cut"}:

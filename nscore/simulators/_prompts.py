@@ -65,4 +65,4 @@ def visible(text: str) -> str:
     >>> print(visible("a\tb\n"))
     a\tb\n
     """
-    return text.translate(_ESCAPES)
+    return text if text.isprintable() else text.translate(_ESCAPES)

@@ -7,10 +7,11 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
-__all__ = ["Expected", "expected"]
+__all__ = ["Expected", "expected", "number_in"]
 
 # What may follow a number in one token: the end of a list, of a line.
 _NUMBER = re.compile(r"([0-9]{1,2})[\s,\]}]*")
+_SPACES = " \u2581"  # sentencepiece spells a space as the latter
 
 
 class Expected(NamedTuple):
@@ -34,6 +35,7 @@ def expected(alternatives: Iterable[tuple[str, float]], top: int, prefix: str = 
         alternatives: texts that could have stood there, with their logprobs.
         top: the scale's end; activations are the whole numbers 0 to `top`.
         prefix: what the token that did stand there holds before the number's place: "\t" where a tab is part of it.
+            Unless it is spaces alone, an activation in its stead begins with it too: "5" would not be "\t5".
 
     Returns:
         None where no alternative is an activation.
@@ -43,17 +45,26 @@ def expected(alternatives: Iterable[tuple[str, float]], top: int, prefix: str = 
     """
     chances = [0.0] * (top + 1)
     for text, logprob in alternatives:
-        rest = text.removeprefix(prefix) if prefix.strip() else text.lstrip()
-        if prefix.strip() and len(rest) == len(text):
+        written = number_in(text, prefix)
+        if written is None or math.isnan(logprob):
             continue
-        found = _NUMBER.fullmatch(rest)
-        if found is None or math.isnan(logprob):
-            continue
-        number = int(found[1])
-        if number <= top and str(number) == found[1]:
+        number = int(written)
+        if number <= top and str(number) == written:
             # servers round: a logprob a little above 0 is 0
             chances[number] += math.exp(min(logprob, 0.0))
     mass = math.fsum(chances)
     if mass <= 0.0:
         return None
     return Expected(math.fsum(i * p for i, p in enumerate(chances)) / mass, min(mass, 1.0), [p / mass for p in chances])
+
+
+def number_in(text: str, prefix: str = "") -> str | None:
+    """The digits of a token that is one number, after a prefix; None where it is not."""
+    if prefix.strip(_SPACES):
+        if not text.startswith(prefix):
+            return None
+        text = text[len(prefix) :]
+    else:
+        text = text.lstrip().lstrip(_SPACES)
+    found = _NUMBER.fullmatch(text)
+    return found[1] if found else None

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from nscore._align import locate
+from nscore._align import Found, locate
 from nscore.errors import ReplyError
-from nscore.exchange import Capabilities, Message, Prompt, Reply
+from nscore.exchange import Capabilities, Message, Prompt, Reply, TokenLogprobs
 from nscore.records import OK
 from nscore.simulators._prompted import Ask, Need, Predictions, Prompted, Span
 from nscore.simulators._prompts import Example, examples, instruction, visible
@@ -72,7 +72,7 @@ class AllAtOnce(Prompted):
         del records
         if reply.prompt is None:
             raise ReplyError("parse_error", "the reply holds no logprobs of the prompt")
-        found = locate(ask.prompt.text, ask.prompt.places, reply.prompt.texts, reply.prompt.exact)
+        found = _located(ask.prompt.text, ask.prompt.places, reply.prompt)
         if found is None:
             raise ReplyError("parse_error", "the tokens in the reply are not those of the prompt")
         top = self.top(can)
@@ -85,6 +85,16 @@ class AllAtOnce(Prompted):
                 [e.distribution if e else None for e in at],
             )
         ]
+
+
+def _located(prompt: str, places: Sequence[int], tokens: TokenLogprobs) -> list[Found] | None:
+    """See `locate`."""
+    found = locate(prompt, places, tokens.texts, tokens.exact)
+    if found is not None or not tokens.texts or tokens.texts[0]:
+        return found
+    # vLLM does not spell a prompt's first token. Where it is no BOS, it is of the first word, which can be missed.
+    word = prompt.index(" ")
+    return locate(prompt[word:], [place - word for place in places], tokens.texts, tokens.exact)
 
 
 def _head(number: int, explanation: str) -> str:

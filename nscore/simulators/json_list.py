@@ -24,9 +24,12 @@ RECORDS, RECORD, TOKENS, ACTIVATIONS, TOKEN, ACTIVATION = (
 )
 # Strings are matched whole, so that a number in one is none.
 _STRING_OR_NUMBER = re.compile(r'"(?:[^"\\]|\\.)*"|(-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)', re.DOTALL)
+_ANSWER = re.compile(rf'\{{\s*"(?:{RECORDS}|{RECORD})"')
+_KEY = re.compile(rf'"{ACTIVATIONS}"\s*:\s*\Z')
+_OPENING = re.compile(r"[{\[]")
 _QUOTED = re.compile(r"[0-9]{1,2}(?:\.[0-9]{1,17})?")
 _LONGEST_NUMBER = 32
-# Where chatter holds brackets, later ones are tried.
+# Where chatter holds brackets, or an answer is broken, later ones are tried.
 _TRIES = 20
 
 
@@ -88,21 +91,18 @@ class JsonList(ListSimulator):
 
     def parse(self, text: str, records: int) -> Mapping[int, list[Listed]]:
         """See `ListSimulator`. Chatter before and after the JSON is passed over."""
-        content = _decoded(text)
-        rows = content.get(RECORDS) if isinstance(content, dict) else content
-        if isinstance(content, dict) and ACTIVATIONS in content:
-            rows = [content]
-        if isinstance(rows, list) and rows and not any(_activations(r) is not None for r in rows):
-            rows = [{ACTIVATIONS: rows}]  # the list alone
-        if not isinstance(rows, list):
+        rows = _rows(text)
+        if not rows:
             raise ReplyError("parse_error", f"expected an object with {RECORDS!r}, found {text[:200]!r}")
         found: dict[int, list[Listed]] = {}
         for row in rows:
             numbers = _activations(row)
             if numbers is None:
                 continue
-            given = row.get(RECORD, 1 if records == 1 else None)
-            number = int(given) if isinstance(given, float) and given == given // 1 else None
+            given = row.get(RECORD)
+            number = int(given) if isinstance(given, float) and given.is_integer() else None
+            if records == 1 and len(rows) == 1:
+                number = 1  # there is no other
             if number is None or number in found:
                 raise ReplyError("parse_error", f"a record without a number of its own: {given!r}")
             found[number] = [_listed(entry) for entry in numbers]
@@ -135,18 +135,36 @@ def _compact(content: object) -> str:
     return json.dumps(content, ensure_ascii=False, separators=(",", ":"))
 
 
-def _decoded(text: str) -> object:
-    """The first JSON object or list in a text that can be read; its numbers know where they stand."""
-    for opening in list(re.finditer(r"[{\[]", text))[:_TRIES]:
+def _rows(text: str) -> list[dict[str, object]]:
+    """The rows of the answer: of the first JSON in a text that has any; else of rows, or of the longest list, alone."""
+    alone: list[dict[str, object]] = []
+    longest: list[object] = []
+    for start, content in _decoded(text):
+        rows = content.get(RECORDS) if isinstance(content, dict) else content
+        if isinstance(content, dict) and _activations(content) is not None:
+            alone.append(content)
+        elif isinstance(rows, list):
+            if given := [row for row in rows if _activations(row) is not None]:
+                return given
+            # of a broken answer only its list of numbers, and not one in a token that it repeats
+            if not _ANSWER.search(text, 0, start) or _KEY.search(text, max(0, start - 40), start):
+                longest = max(longest, rows, key=len)
+    return alone or ([{ACTIVATIONS: longest}] if longest else [])
+
+
+def _decoded(text: str) -> Iterator[tuple[int, object]]:
+    """Each JSON object or list in a text that can be read, and where; its numbers know where they stand."""
+    start, tries = -1, _TRIES
+    while tries and (opening := _OPENING.search(text, start + 1)):
         start = opening.start()
         decoder = _decoder(start + m.start(1) for m in _STRING_OR_NUMBER.finditer(text, start) if m[1])
         try:
-            content, _ = decoder.raw_decode(text, start)
+            content, end = decoder.raw_decode(text, start)
         except (ValueError, RecursionError):
+            tries -= 1
             continue
-        if content:
-            return content
-    raise ReplyError("parse_error", f"expected JSON, found {text[:200]!r}")
+        yield start, content
+        start = end - 1
 
 
 def _decoder(places: Iterator[int]) -> json.JSONDecoder:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nscore.errors import ReplyError
+from nscore.exchange import Capabilities, Reply
 from nscore.simulators._lists import Listed, ListSimulator
+from nscore.simulators._prompted import Ask, Predictions
 from nscore.simulators._prompts import instruction, visible
 from nscore.simulators._protocol import simulator
 
@@ -52,6 +54,12 @@ class TabList(ListSimulator):
             parts.append(f"# Record {i}")
             parts += [f"{visible(t)}\t{v}" for t, v in zip(tokens, numbers, strict=True)]
         return "\n".join(parts)
+
+    def read(self, ask: Ask, records: Sequence[Sequence[str]], reply: Reply, can: Capabilities) -> list[Predictions]:
+        """See `ListSimulator`."""
+        if reply.finish == "length":  # the last line may hold but the first digit of its number
+            reply = replace(reply, text=reply.text.rpartition("\n")[0])
+        return ListSimulator.read(self, ask, records, reply, can)
 
     def parse(self, text: str, records: int) -> Mapping[int, list[Listed]]:
         """See `ListSimulator`."""

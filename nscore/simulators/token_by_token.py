@@ -73,7 +73,7 @@ class TokenByToken(Prompted):
         if number is None:
             status: Status = "truncated" if reply.finish == "length" and not reply.text.strip() else "parse_error"
             raise ReplyError(status, f"expected a number, found {reply.text[:200]!r}")
-        answer = Generated(reply.text, reply.tokens).expected(number.start(), self.top(can))
+        answer = Generated(reply.text, reply.tokens, [number.start()]).expected(number.start(), self.top(can))
         if answer is None:
             return [Predictions(["no_answer"], [None], [None], [None])]
         return [Predictions([OK], [answer.value], [answer.mass], [answer.distribution])]
