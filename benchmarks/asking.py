@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import random
 import re
 import subprocess
@@ -23,7 +24,9 @@ def tables(neurons: int, records: int, tokens: int, folder: Path) -> tuple[Path,
     """Records and explanations as Parquet; every record has tokens of its own."""
     rows = neurons * records * tokens
     rng = np.random.default_rng(0)
-    words = pl.Series([f" {w}" for w in "the of and red blue run light paper seven green to in is that it as was".split()])
+    words = pl.Series(
+        [" the", " of", " and", " red", " blue", " run", " light", " paper", " seven", " green", " to", " in"]
+    )
     neuron = np.arange(rows, dtype=np.int32) // (records * tokens)
     record = np.arange(rows, dtype=np.int32) // tokens
     position = np.arange(rows, dtype=np.int32) % tokens
@@ -75,6 +78,4 @@ def server(*flags: str, port: int = 0) -> Iterator[str]:
 
 
 def _environment() -> dict[str, str]:
-    import os
-
     return os.environ | {"PYTHONPATH": f"{HERE}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}

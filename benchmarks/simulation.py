@@ -14,8 +14,8 @@ import argparse
 import asyncio
 import json
 import platform
-import resource
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -46,7 +46,9 @@ def throughput(arguments: argparse.Namespace) -> None:
                 runs = [contender(in_flight, wait_ms, arguments.requests) for _ in range(arguments.rounds)]
                 rates[name] = statistics.median(runs)
                 ratio = rates["nscore, the whole stage"] / rates[name]
-                print(f"{in_flight:>9}  {name:<30} wait {wait_ms:>2} ms {rates[name]:>12,.0f} {ratio:>10.1f}", flush=True)
+                print(
+                    f"{in_flight:>9}  {name:<30} wait {wait_ms:>2} ms {rates[name]:>12,.0f} {ratio:>10.1f}", flush=True
+                )
 
 
 def _stage(in_flight: int, wait_ms: int, requests: int) -> float:
@@ -57,7 +59,16 @@ def _stage(in_flight: int, wait_ms: int, requests: int) -> float:
             # the probe, and one request
             ns.simulate(given, told, simulator=SIMULATOR, backend=_backend(url), out=out, limit=1)
         port = urlsplit(url).port or 0
-        flags = ["--set", "ignore_logprobs=true", "--set", "structured=false", "--canned-bytes", "30000", "--wait-ms", str(wait_ms)]
+        flags = [
+            "--set",
+            "ignore_logprobs=true",
+            "--set",
+            "structured=false",
+            "--canned-bytes",
+            "30000",
+            "--wait-ms",
+            str(wait_ms),
+        ]
         with asking.server(*flags, port=port):
             backend = _backend(url)
             start = time.perf_counter()
@@ -116,7 +127,16 @@ def _new(in_flight: int, wait_ms: int, requests: int) -> float:
 
 def _by_hand(go, wait_ms: int, requests: int) -> float:  # noqa: ANN001
     bodies = _bodies(requests)
-    flags = ["--set", "ignore_logprobs=true", "--set", "structured=false", "--canned-bytes", "30000", "--wait-ms", str(wait_ms)]
+    flags = [
+        "--set",
+        "ignore_logprobs=true",
+        "--set",
+        "structured=false",
+        "--canned-bytes",
+        "30000",
+        "--wait-ms",
+        str(wait_ms),
+    ]
     with asking.server(*flags) as url:
         start = time.perf_counter()
         asyncio.run(go(url, bodies))
@@ -173,7 +193,41 @@ def _echo() -> tuple[ns.simulators.Ask, list[str], bytes]:
 
 
 def memory(arguments: argparse.Namespace) -> None:
-    """A million requests, from the plan to the tables: the peak of the process."""
+    """Many requests, from the plan to the tables: the peak of the process, and of one with a tenth of them."""
+    for requests in (arguments.requests // 10, arguments.requests):
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            _apart(f"asking.tables({requests // 10}, 10, 64, Path({name!r}))")
+            flags = ["--set", "ignore_logprobs=true", "--set", "structured=false"]
+            tables = f"{name!r} + '/records.parquet', {name!r} + '/explanations.parquet'"
+            with asking.server(*flags) as url:
+                asks = f"simulator=simulation.SIMULATOR, backend=simulation._backend({url!r})"
+                run = f"ns.simulate({tables}, {asks}, out={name!r} + '/run'"
+                plan_s, plan = _apart(f"ns.estimate({tables}, {asks})")
+                _apart(f"{run}, limit=1)")
+            with asking.server(*flags, "--canned-bytes", "2000", port=urlsplit(url).port or 0):
+                run_s, peak = _apart(f"{run}, keep='needed')")
+            size = sum(file.stat().st_size for file in (folder / "run").rglob("*") if file.is_file())
+            print(
+                f"{requests:>9,} requests: plan {plan:>4.0f} MiB {plan_s:>6.0f} s, run {peak:>4.0f} MiB {run_s:>6.0f} s, "
+                f"{size / 1e6:,.0f} MB on disk",
+                flush=True,
+            )
+
+
+def _apart(code: str) -> tuple[float, float]:
+    """Runs a line in a process of its own; gives its seconds and the peak of its memory in MiB."""
+    start = time.perf_counter()
+    line = f"""
+import resource, sys
+from pathlib import Path
+import asking, simulation
+import nscore as ns
+{code}
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+"""
+    done = subprocess.run([sys.executable, "-c", line], cwd=asking.HERE, check=True, capture_output=True, text=True)
+    return time.perf_counter() - start, float(done.stdout.splitlines()[-1])
 
 
 def prompts(_: argparse.Namespace) -> None:
@@ -183,8 +237,12 @@ def prompts(_: argparse.Namespace) -> None:
     ids = encode((Path(ns.sample.__file__).parent / "corpus.txt").read_text("utf-8")[:20_000])
     records = [[decode([i]) for i in ids[64 * r : 64 * r + 64]] for r in range(10)]
     can, price = ns.Capabilities(ten=1, logprobs=15, prompt_logprobs=15, structured=True), ns.Price(0.15, 0.60)
-    print("simulator                          requests     F     R  prompt tokens   of (F/n + R)  answer tokens   dollars")
-    print("                                              (tokens)   /scored token                 /scored token  /1,000 neurons")
+    print(
+        "simulator                          requests     F     R  prompt tokens   of (F/n + R)  answer tokens   dollars"
+    )
+    print(
+        "                                              (tokens)   /scored token                 /scored token  /1,000 neurons"
+    )
     simulators = [
         ns.AllAtOnce(),
         ns.TokenByToken(),
@@ -229,6 +287,7 @@ def _answer(simulator: object, records: list[list[str]], ask: ns.simulators.Ask)
 
 
 def main() -> None:
+    """Runs what is named."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["throughput", "parse", "prompts", "memory"])
     parser.add_argument("--requests", type=int, default=8000)

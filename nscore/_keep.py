@@ -41,7 +41,8 @@ _DECODER = msgspec.json.Decoder(_Kept)
 def needed(reply: Reply, prompt: Prompt) -> bytes:
     """What the simulators read of a reply; `restored` gives it back.
 
-    Where logprobs of the prompt were asked for, they are all that is read: neither its text nor what was generated.
+    Of the alternatives at a token those are read that hold a number. Where logprobs of the prompt were asked for, they
+    are all that is read: neither its text nor what was generated.
     """
     looked_at = prompt.prompt_logprobs > 0 and reply.prompt is not None
     tokens, of_prompt = (None, reply.prompt) if looked_at else (reply.tokens, None)
@@ -50,7 +51,7 @@ def needed(reply: Reply, prompt: Prompt) -> bytes:
         found = locate(prompt.text, prompt.places, of_prompt.texts, of_prompt.exact)
         places = range(len(of_prompt.texts)) if found is None else [f.index for f in found]
     texts = tokens.texts if tokens is not None else ()
-    numbers = [i for i, text in enumerate(texts) if any(map(str.isdigit, text))]
+    numbers = [i for i, text in enumerate(texts) if _has_digit(text)]
     kept = _Kept(
         "" if looked_at else reply.text,
         reply.finish,
@@ -81,4 +82,9 @@ def _tokens(tokens: TokenLogprobs | None, places: Sequence[int]) -> _Tokens | No
     if tokens is None:
         return None
     exact = None if tokens.exact is None else list(tokens.exact)
-    return _Tokens(list(tokens.texts), exact, {i: tokens.top(i) for i in places})
+    tops = {i: [(text, logprob) for text, logprob in tokens.top(i) if _has_digit(text)] for i in places}
+    return _Tokens(list(tokens.texts), exact, tops)
+
+
+def _has_digit(text: str) -> bool:
+    return any(map(str.isdigit, text))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import re
 import tomllib
 from dataclasses import dataclass
 from functools import cache
@@ -19,6 +20,8 @@ MILLION = 1e6
 HOSTS = {"api.openai.com": "openai", "api.anthropic.com": "anthropic"}
 # What may follow a model's name in the table: a date, or "latest". "gpt-5-pro" is another model than "gpt-5".
 VERSION = re.compile(r"-(?:\d{4}-\d{2}-\d{2}|\d{8}|latest)")
+# A model's name may end in the date of its version; any other ending is another model, at another price.
+_DATE = re.compile(r"-(\d{8}|\d{4}-\d{2}-\d{2}|latest)$")
 # What a server may put around each message, in tokens.
 AROUND = 16
 

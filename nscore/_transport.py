@@ -76,7 +76,12 @@ class Transport:
         self._headers = {"content-type": "application/json", "user-agent": "nscore", "accept": "*/*"} | dict(headers)
         if self._base_url.userinfo:
             self._headers.setdefault("authorization", signed["authorization"])
-        self._timeouts = {"connect": min(CONNECT_S, timeout_s), "read": timeout_s, "write": timeout_s, "pool": timeout_s}
+        self._timeouts = {
+            "connect": min(CONNECT_S, timeout_s),
+            "read": timeout_s,
+            "write": timeout_s,
+            "pool": timeout_s,
+        }
         self._timeout_s = timeout_s
         self._secrets = tuple(secrets)
         self._urls: dict[str, httpx.URL] = {}

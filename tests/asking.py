@@ -14,7 +14,6 @@ from simulation_tables import explained, record
 import nscore as ns
 
 TOKENS = ("the", "red", "fox", "sees", "a", "blue", "sky", "and", "tea", "10")
-CHAT = "/v1/chat/completions"
 
 
 def value(token):
@@ -73,9 +72,14 @@ def explanations_of(neurons=2, each=1, **columns):
     return pl.concat(explained(*(f"words {n} {e}" for e in range(each)), neuron=n, **columns) for n in range(neurons))
 
 
-def asked(server, path=CHAT):
-    """How often a path was posted to."""
-    return sum(1 for received in server.requests if received.path == path)
+def is_asked(received):
+    """Whether a request is of a simulation, and not of the probe before it."""
+    return "fires on: " in str(received.body)
+
+
+def asked(server):
+    """How often something was asked about a record."""
+    return sum(map(is_asked, server.requests))
 
 
 def correct(simulated):

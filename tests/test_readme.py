@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from asking import answer
+from model_server import ModelServer
 
 from nscore.cli.metrics import markdown
 
@@ -29,13 +31,17 @@ def run(tmp_path):
 
 def test_commands_and_code_run_in_their_order(run, tmp_path):
     code = ""
-    for kind, text in [*BLOCKS, ("end", "")]:
-        if kind == "python":
-            code += text
-        elif kind in {"bash", "end"} and not text.startswith("pip install"):
-            (tmp_path / "readme.py").write_text(code)
-            run(sys.executable, "readme.py")
-            run("bash", "-euc", text)
+    # of the likeliest tokens three are enough here: fifteen take the little model seconds
+    with ModelServer(answer=answer, max_logprobs=3) as server:
+        for kind, written in [*BLOCKS, ("end", "")]:
+            text = written.replace("http://localhost:8000/v1", server.base_url)
+            if kind == "python":
+                code += text
+            elif kind in {"bash", "end"} and not text.startswith("pip install"):
+                (tmp_path / "readme.py").write_text(code)
+                run(sys.executable, "readme.py")
+                run("bash", "-euc", text)
+        assert server.n_requests
     assert {p.name for p in (tmp_path / "run").iterdir()} == {
         "simulated.parquet",
         "scores.parquet",

@@ -138,7 +138,7 @@ def _made(name: str, options: dict[str, Any]) -> Simulator | PromptSimulator:
 def _check_offline(arguments: argparse.Namespace) -> None:
     """What would ask a model is not passed over in silence by a simulator that asks none."""
     names = [*OPTIONS, "distribution", "dry_run", "limit", "max_cost"]
-    given = [name for name in names if getattr(arguments, name) not in {None, False}]
+    given = [name for name in names if getattr(arguments, name) is not None and getattr(arguments, name) is not False]
     if given:
         flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
         raise SettingError(f"{flags}: {', '.join(arguments.simulator)} asks no model; it is for those that do")

@@ -147,8 +147,8 @@ class ListSimulator(Prompted):
         values = [[10] * len(tokens) for tokens in records]
         whole = self.answer(records, values)
         frame = self.answer([[""] * len(tokens) for tokens in records], values)
-        # a number takes one token where the longest takes two; 32 for what surrounds the answer
-        return len(_WORD_OR_SIGN.findall(frame)) + len(whole.encode()) - len(frame.encode()) + 32
+        blanks = sum(map(len, records))  # one before each number; 32 for what surrounds the answer
+        return len(_WORD_OR_SIGN.findall(frame)) + len(whole.encode()) - len(frame.encode()) + blanks + 32
 
     def schema(self, lengths: Sequence[int], top: int) -> Mapping[str, object] | None:
         """The JSON schema of an answer about records of these lengths, where it is JSON."""

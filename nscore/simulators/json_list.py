@@ -157,7 +157,7 @@ def _decoded(text: str) -> Iterator[tuple[int, object]]:
     start, tries = -1, _TRIES
     while tries and (opening := _OPENING.search(text, start + 1)):
         start = opening.start()
-        decoder = _decoder(start + m.start(1) for m in _STRING_OR_NUMBER.finditer(text, start) if m[1])
+        decoder = _decoder(m.start(1) for m in _STRING_OR_NUMBER.finditer(text, start) if m[1])
         try:
             content, end = decoder.raw_decode(text, start)
         except (ValueError, RecursionError):

@@ -1,5 +1,7 @@
 """Hostile replies: whatever a server sends is read, or is a `ReplyError`; nothing that is not finite comes of it."""
 
+# ruff: noqa: S311 -- chance here hides nothing
+
 from __future__ import annotations
 
 import json
@@ -12,7 +14,6 @@ from backends.fixtures import NAMES, all_made, content, raw
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nscore._align import locate
 from nscore._keep import needed, restored
 from nscore.backends._decode import Tops, decode, without_thinking
 from nscore.errors import ReplyError
@@ -33,16 +34,24 @@ SOME = settings(max_examples=150, deadline=None)
 def bear(sent):
     """Everything that is done with a reply: it ends in finite predictions, or in a `ReplyError`."""
     for backend in BACKENDS:
-        try:
-            reply = backend.read(sent)
-        except ReplyError as error:
-            assert error.status in {"parse_error", "http_error"}
-            assert len(str(error)) < 1000
+        reply = unless_refused(backend.read, sent)
+        if reply is None:
             continue
-        assert isinstance(reply.text, str)
         reply.text.encode()
         for simulator, ask in ASKED:
-            assert same(outcome(simulator, ask, reply), outcome(simulator, ask, restored(needed(reply, ask.prompt))))
+            told = outcome(simulator, ask, reply)
+            kept = unless_refused(needed, reply, ask.prompt)  # where it is refused, the raw reply is kept
+            assert kept is None or outcome(simulator, ask, restored(kept)) == told
+
+
+def unless_refused(act, *args):
+    try:
+        return act(*args)
+    except ReplyError as error:
+        refusal = error
+    assert refusal.status in {"parse_error", "http_error"}
+    assert len(str(refusal)) < 1000
+    return None
 
 
 def outcome(simulator, ask, reply):
@@ -59,10 +68,6 @@ def outcome(simulator, ask, reply):
             "parse_error" in part.status
         )
     return predictions
-
-
-def same(one, other):
-    return one == other
 
 
 # A corpus.
@@ -214,9 +219,33 @@ SCALARS = st.one_of(
     st.text(max_size=8),
 )
 KEYS = st.sampled_from(
-    ["choices", "message", "content", "text", "logprobs", "tokens", "top_logprobs", "prompt_logprobs", "meta_info"]
-    + ["type", "usage", "error", "prompt", "finish_reason", "token", "logprob", "bytes", "decoded_token", "refusal"]
-    + ["input_token_logprobs", "input_top_logprobs", "output_token_logprobs", "reasoning", "stop_reason"]
+    [
+        "choices",
+        "message",
+        "content",
+        "text",
+        "logprobs",
+        "tokens",
+        "top_logprobs",
+        "prompt_logprobs",
+        "meta_info",
+        "type",
+        "usage",
+        "error",
+        "prompt",
+        "refusal",
+        "finish_reason",
+        "token",
+        "logprob",
+        "bytes",
+        "decoded_token",
+        "input_token_logprobs",
+        "input_top_logprobs",
+        "output_token_logprobs",
+        "output_top_logprobs",
+        "reasoning",
+        "stop_reason",
+    ]
 )
 VALUES = st.recursive(
     SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(KEYS, inner, max_size=5), max_leaves=25
@@ -281,7 +310,19 @@ def test_any_answer_is_read_or_refused(value):
     st.lists(
         st.sampled_from(["# Record 1", "# Record 2", "# Record 99", " cat", "\t", "\n", "4", "10", "1e9", "NaN", "-1"])
         | st.sampled_from(
-            ['{"records":', '[{"record":1,"activations":', "[", "]", "}", ",", '"', "\\", "```", "９", "٣"]
+            [
+                '{"records":',
+                '[{"record":1,"activations":',
+                "[",
+                "]",
+                "}",
+                ",",
+                '"',
+                "\\",
+                "```",
+                "\N{FULLWIDTH DIGIT NINE}",
+                "\N{ARABIC-INDIC DIGIT THREE}",
+            ]
         ),
         max_size=30,
     )
@@ -294,16 +335,3 @@ def answer_borne(text):
     reply = Reply(text.encode("utf-8", "replace").decode())
     for simulator, ask in ASKED:
         outcome(simulator, ask, reply)
-
-
-def test_the_tokens_of_every_echo_lie_on_its_prompt():
-    from backends.fixtures import PLACE, TEXT
-
-    for backend in BACKENDS:
-        for name in NAMES:
-            try:
-                reply = backend.read(raw(name))
-            except ReplyError:
-                continue
-            if reply.prompt is not None and "unknown" in reply.prompt.texts:
-                assert locate(TEXT, [PLACE], reply.prompt.texts), (backend.name, name)

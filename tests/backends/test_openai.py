@@ -170,8 +170,12 @@ def test_a_message_without_content_is_no_answer():
 
 @pytest.mark.parametrize(
     "name",
-    ["vllm_chat_reasoning_content", "openrouter_reasoning", "vllm_chat_thinking_inline"]
-    + ["vllm_chat_thinking_without_its_beginning"],
+    [
+        "vllm_chat_reasoning_content",
+        "openrouter_reasoning",
+        "vllm_chat_thinking_inline",
+        "vllm_chat_thinking_without_its_beginning",
+    ],
 )
 def test_thinking_is_not_the_answer(name):
     reply = read(name)
@@ -216,6 +220,21 @@ def test_logprobs_of_a_chat_in_the_form_of_completions(name):
     reply = read(name)
     assert (reply.text, list(reply.tokens.texts), reply.tokens.exact) == ("[4]", ["[", "4", "]"], None)
     assert reply.tokens.top(1) == [("4", HALF), ("0", QUARTER)]
+
+
+def test_a_real_echo_of_llama_cpp_python():
+    reply = read("llama_cpp_echo_real")
+    prompt = reply.text.removesuffix("fir")
+    found = locate(prompt, [prompt.index("10"), prompt.index("unknown")], reply.prompt.texts, reply.prompt.exact)
+    assert [(reply.prompt.texts[f.index], f.prefix) for f in found] == [("10", ""), ("unknown", "")]
+    assert (len(reply.prompt.top(3)), reply.prompt.top(0), reply.usage) == (4, [], Usage(11, 1, None))
+
+
+def test_a_real_chat_of_llama_cpp_python():
+    reply = read("llama_cpp_chat_real")
+    assert "".join(reply.tokens.texts) == reply.text == "10S10"
+    assert reply.tokens.exact is None
+    assert [text for text, _ in reply.tokens.top(0)] == ["10", "4", "6"]
 
 
 @pytest.mark.parametrize("name", ["openrouter_error", "openrouter_choice_error", "sglang_error"])
