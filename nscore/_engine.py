@@ -313,8 +313,9 @@ class Engine:
         if self._options.keep == "needed":
             raw = await self._parser.do(lambda: _cut_down(self._backend, request, raw))
         at = datetime.now(UTC).isoformat(timespec="milliseconds")
-        await self._place.journal.store(reply(request.key, tried - 1, answer.latency_s, at), raw)
-        return await self._read(request, Past(raw, tried, answer.latency_s, at))
+        latency_s = round(answer.latency_s, 6)  # as it is read again
+        await self._place.journal.store(reply(request.key, tried - 1, latency_s, at), raw)
+        return await self._read(request, Past(raw, tried, latency_s, at))
 
     async def _read(self, request: Request, past: Past) -> Settled:
         return await self._parser.do(lambda: _parsed(self._backend, self._plan, request, past, self._options.price))
@@ -328,6 +329,8 @@ class Engine:
 
     async def _afford(self, most: float) -> bool:
         """Holds back what a request may cost at most; False where the limit is reached for good."""
+        if self._options.price is None:
+            return True
         while not self._spending.reserve(most):
             if self._spending.exhausted:
                 self.tally.broke = True
@@ -339,10 +342,12 @@ class Engine:
     def _pay(self, key: bytes, attempt: int, most: float, cost: float, **what: object) -> float:
         known = self._options.price is not None
         self._place.journal.note(ended(key, attempt, cost if known else None, **what))
-        self._spending.settle(most, cost if known else 0.0)
+        if not known:
+            return 0.0
+        self._spending.settle(most, cost)
         self._money.set()
         self.tally.spent = self._spent()
-        return cost if known else 0.0
+        return cost
 
     def _spent(self) -> float | None:
         return None if self._options.price is None else self._spending.spent

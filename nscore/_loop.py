@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import signal
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from contextvars import copy_context
 from typing import Any, TypeVar
 
@@ -80,17 +80,33 @@ def _elsewhere(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
             started.set()
 
     thread = threading.Thread(target=copy_context().run, args=(body,), name="nscore", daemon=True)
-    thread.start()
-    try:
-        while thread.is_alive():
-            thread.join(0.2)
-    except KeyboardInterrupt:
-        started.wait()
-        for cancel in stop:
-            with contextlib.suppress(RuntimeError):
-                cancel()
-        thread.join(5)
-        raise
+    with _hearing():
+        thread.start()
+        try:
+            while thread.is_alive():
+                thread.join(0.2)
+        except KeyboardInterrupt:
+            started.wait()
+            for cancel in stop:
+                with contextlib.suppress(RuntimeError):
+                    cancel()
+            thread.join(5)
+            raise
     if failure:
         raise failure[0]
     return result[0]
+
+
+@contextlib.contextmanager
+def _hearing() -> Iterator[None]:
+    """Ctrl-C is raised where the caller waits: the handler of `asyncio.run` would keep it for a loop that stands still."""
+    handler = signal.getsignal(signal.SIGINT)
+    kept = isinstance(getattr(getattr(handler, "func", None), "__self__", None), asyncio.Runner)
+    if not kept or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)

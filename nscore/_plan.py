@@ -25,6 +25,8 @@ __all__ = ["Group", "Plan", "Request", "Shard", "request_key"]
 
 SHARD_ROWS = 1 << 15
 BATCH_ROWS = 1 << 15
+# A run makes two passes, one to count; a small plan is made once.
+REMEMBERED_BYTES = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +112,7 @@ class Plan:
     limit: int | None = None
     digests: list[str] = field(init=False, default_factory=list)
     _stopped: bool = field(init=False, default=False)
+    _made: list[Shard] | None = field(init=False, default=None)
     _texts: list[pl.DataFrame] = field(init=False)
     _seen: pl.DataFrame | None = field(init=False)
     _rows: int = field(init=False)
@@ -137,7 +140,23 @@ class Plan:
         return max(s.replicates for s in self.prompted)
 
     def shards(self) -> Iterator[Shard]:
-        """The shards in their order; with a limit, the last one is cut."""
+        """The shards in their order; with a limit, the last one is cut. What a small pass made, the next gives again."""
+        if self._made is not None:
+            made, self._made = self._made, None
+            yield from made
+            return
+        made, size = [], 0
+        for shard in self._passed():
+            size += sum(len(request.body) for request in shard.requests)
+            if size <= REMEMBERED_BYTES:
+                made.append(shard)
+            else:
+                made.clear()
+            yield shard
+        if size <= REMEMBERED_BYTES:
+            self._made = made
+
+    def _passed(self) -> Iterator[Shard]:
         left = self.limit
         index = 0
         self.digests = []

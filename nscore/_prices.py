@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import re
 import tomllib
 from dataclasses import dataclass
 from functools import cache
@@ -18,10 +17,8 @@ __all__ = ["Price", "dollars", "listed_price"]
 MILLION = 1e6
 # The hosts whose prices the table knows; anybody may serve a model of the same name for another price.
 HOSTS = {"api.openai.com": "openai", "api.anthropic.com": "anthropic"}
-# What may follow a model's name in the table: a date, or "latest". "gpt-5-pro" is another model than "gpt-5".
-VERSION = re.compile(r"-(?:\d{4}-\d{2}-\d{2}|\d{8}|latest)")
-# A model's name may end in the date of its version; any other ending is another model, at another price.
-_DATE = re.compile(r"-(\d{8}|\d{4}-\d{2}-\d{2}|latest)$")
+# A model's name may end in the date of its version; any other ending ("gpt-5-pro") is another model, at another price.
+DATE = re.compile(r"-(\d{8}|\d{4}-\d{2}-\d{2}|latest)$")
 # What a server may put around each message, in tokens.
 AROUND = 16
 
@@ -73,8 +70,7 @@ def listed_price(url: str, model: str) -> Price | None:
     Price(input=0.15, output=0.6, cached=0.075)
     """
     prices = _table().get(HOSTS.get(urlsplit(url).hostname or "", ""), {})
-    name = next((n for n in prices if n == model or (model.startswith(n) and VERSION.fullmatch(model[len(n) :]))), None)
-    return None if name is None else prices[name]
+    return prices.get(DATE.sub("", model))
 
 
 def dollars(amount: float) -> str:

@@ -73,9 +73,10 @@ class Transport:
         self._base_url = httpx.URL(base_url)
         basic = httpx.BasicAuth(self._base_url.username, self._base_url.password)
         signed = next(basic.auth_flow(httpx.Request("POST", self._base_url))).headers
-        self._headers = {"content-type": "application/json", "user-agent": "nscore", "accept": "*/*"} | dict(headers)
+        sent = {"content-type": "application/json", "user-agent": "nscore", "accept": "*/*"} | dict(headers)
         if self._base_url.userinfo:
-            self._headers.setdefault("authorization", signed["authorization"])
+            sent.setdefault("authorization", signed["authorization"])
+        self._headers = httpx.Headers(sent)
         self._timeouts = {
             "connect": min(CONNECT_S, timeout_s),
             "read": timeout_s,

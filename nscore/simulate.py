@@ -6,6 +6,7 @@ import asyncio
 import math
 import shutil
 import tempfile
+import threading
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,6 +34,9 @@ __all__ = ["Estimate", "Price", "Tally", "asimulate", "estimate", "simulate"]
 
 AnySimulator = str | Simulator | PromptSimulator
 Simulators = AnySimulator | Sequence[AnySimulator]
+# How long an interrupted notebook waits for the work in its other thread to end.
+INTERRUPTED_S = 2.0
+
 Prices = Price | tuple[float, float] | tuple[float, float, float]
 
 
@@ -184,8 +188,10 @@ def simulate(
         met = meet(records, explanations, by=by, splits=splits, leaks=leaks)
         return like(met.given, _predicted(met, chosen))
     notes: list[str] = []
+    begun, ended = threading.Event(), threading.Event()
 
     async def work() -> pl.DataFrame | pl.LazyFrame | Run:
+        begun.set()
         try:
             return await asimulate(
                 records,
@@ -210,10 +216,14 @@ def simulate(
         except asyncio.CancelledError as error:
             notes.extend(getattr(error, "__notes__", ()))
             raise
+        finally:
+            ended.set()
 
     try:
         return run_to_end(work)
-    except KeyboardInterrupt as interrupt:  # another object than what ended the work
+    except KeyboardInterrupt as interrupt:  # another object than what ends the work, perhaps in another thread
+        if begun.is_set():
+            ended.wait(INTERRUPTED_S)
         for note in notes:
             interrupt.add_note(note)
         raise

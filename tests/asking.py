@@ -106,3 +106,25 @@ def shards_of(monkeypatch, rows):
     with monkeypatch.context() as patch:
         patch.setattr("nscore._plan.SHARD_ROWS", rows)
         yield
+
+
+class Hanging(ModelServer):
+    """It answers its first questions about records, and leaves all others open."""
+
+    answers = 10**9
+
+    def _fault(self, key):
+        del key
+        return "hang" if asked(self) > self.answers and is_asked(self.requests[-1]) else None
+
+
+def hanging(answers):
+    """A server that hangs after so many answers."""
+    server = Hanging(answer=answer, ignore_logprobs=True)
+    server.answers = answers
+    return server
+
+
+def files_of(path, table="simulated.parquet"):
+    """The bytes of each file of a table of a run."""
+    return {file.name: file.read_bytes() for file in sorted((path / table).iterdir())}

@@ -66,7 +66,8 @@ def _default(parser: argparse.ArgumentParser, action: argparse.Action, given: ob
 def _converted(action: argparse.Action, given: object) -> tuple[object, str]:
     """What the flag makes of a text or a number; None where it can make nothing of it."""
     convert = action.type if callable(action.type) else str
-    expected = "a whole number" if convert is int else "a number" if convert is float else "text"
+    plain = {int: "a whole number", float: "a number", str: "text", Path: "text"}
+    expected = next((words for kind, words in plain.items() if kind is convert), str(action.metavar))
     if isinstance(given, bool) or not isinstance(given, str | int | float):
         return None, expected
     if not isinstance(given, str) and convert not in {int, float}:

@@ -7,6 +7,7 @@ import unicodedata
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple
 
 from nscore.errors import ReplyError, SimulatorError
@@ -154,6 +155,13 @@ class ListSimulator(Prompted):
         """The JSON schema of an answer about records of these lengths, where it is JSON."""
         del lengths, top
         return None
+
+
+@cache
+def _signs(simulator: ListSimulator, lengths: tuple[int, ...]) -> int:
+    """The words and signs of an answer about records of these lengths whose tokens are empty."""
+    frame = simulator.answer([[""] * n for n in lengths], [[10] * n for n in lengths])
+    return len(_WORD_OR_SIGN.findall(frame))
 
 
 def _plain(token: str) -> set[str]:

@@ -55,7 +55,9 @@ def expected(alternatives: Iterable[tuple[str, float]], top: int, prefix: str = 
     mass = math.fsum(chances)
     if mass <= 0.0:
         return None
-    return Expected(math.fsum(i * p for i, p in enumerate(chances)) / mass, min(mass, 1.0), [p / mass for p in chances])
+    mean = math.fsum(i * p for i, p in enumerate(chances)) / mass
+    # rounding may leave the mean of nothing but 10 above it
+    return Expected(min(mean, float(top)), min(mass, 1.0), [p / mass for p in chances])
 
 
 def number_in(text: str, prefix: str = "") -> str | None:

@@ -6,7 +6,8 @@ import os
 
 import polars as pl
 import pytest
-from simulation_tables import command, small_explanations, small_records
+from asking import serve
+from simulation_tables import command, read_json, small_explanations, small_records, write_small_tables
 
 import nscore as ns
 
@@ -127,3 +128,118 @@ def test_a_wrong_value_in_the_environment_is_named(capsys, monkeypatch, name, va
     code, out, err = score(capsys, "-o", "out")
     assert (code, out, err.count("\n")) == (1, "", 1)
     assert err.startswith(f"nscore score: {name}: found 'maybe'")
+
+
+ASK = ["simulate", "records.parquet", "explanations.parquet", "-o", "run", "--json"]
+
+
+@pytest.fixture
+def asking(folder):
+    """A model server, and a file that says to ask it for numbers and whole numbers, a choice, a price and a path."""
+    write_small_tables(folder)
+    with serve() as server:
+        folder.joinpath("nscore.toml").write_text(f"""
+            [simulate]
+            simulator = "json_list"
+            base-url = "{server.base_url}"
+            model = "tiny"
+            pack = 2
+            limit = 4
+            price = "1,2"
+            max-cost = 100
+            timeout_s = 7.5
+            long_records = "cut"
+            keep = "needed"
+            extra = '{{"user": "someone"}}'
+        """)
+        yield server
+
+
+def test_numbers_choices_and_prices_of_the_file_are_those_of_the_flags(capsys, folder, asking):
+    code, out, err = command(capsys, *ASK, "--dry-run")
+    assert (code, err) == (0, "")
+    told = read_json(out)
+    assert told["requests"] == 4
+    assert told["price"] == pytest.approx((told["prompt_tokens"] + 2 * told["completion_tokens"]) / 1e6)
+    assert command(capsys, *ASK)[0] == 0
+    assert ns.Run(folder / "run").settings()["simulators"][0]["long_records"] == "cut"
+    assert {received.body["user"] for received in asking.requests} == {"someone"}
+    requests = ns.Run(folder / "run").requests().collect()
+    assert requests["sequences"].list.len().to_list() == [2] * 4
+    assert requests["price"].null_count() == 0
+
+
+def test_numbers_choices_and_switches_of_the_environment_go_before_those_of_the_file(
+    capsys, folder, asking, monkeypatch
+):
+    for name, value in {
+        "LIMIT": "3",
+        "PRICE": "10,20,1",
+        "TEMPERATURE": "0.25",
+        "LONG_RECORDS": "refuse",
+        "DRY_RUN": "1",
+        "REQUESTS_PER_MINUTE": "1.5",
+    }.items():
+        monkeypatch.setenv(f"NSCORE_{name}", value)
+    told = read_json(command(capsys, *ASK)[1])
+    assert (told["requests"], told["duration_s"]) == (3, 120)
+    assert told["price"] == pytest.approx((10 * told["prompt_tokens"] + 20 * told["completion_tokens"]) / 1e6)
+    assert read_json(command(capsys, *ASK, "--limit", "2")[1])["requests"] == 2
+    assert asking.n_requests == 0
+    monkeypatch.setenv("NSCORE_DRY_RUN", "0")
+    monkeypatch.delenv("NSCORE_REQUESTS_PER_MINUTE")
+    assert command(capsys, *ASK)[0] == 0
+    run = ns.Run(folder / "run").settings()["simulators"][0]
+    assert (run["long_records"], run["temperature"], run["pack"]) == ("refuse", 0.25, 2)
+
+
+def test_an_earlier_run_that_is_replayed_may_be_a_setting(capsys, asking, monkeypatch):
+    assert command(capsys, *ASK)[0] == 0
+    monkeypatch.setenv("NSCORE_REPLAY", "run")
+    before = asking.n_requests
+    assert command(capsys, *ASK[:-2], "again", "--json")[0] == 0
+    assert asking.n_requests == before
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("LIMIT=2.5", "expected a whole number"),
+        ("PACK=many", "expected a whole number"),
+        ("MAX_COST=much", "expected a number"),
+        ("PRICE=1", "expected IN,OUT[,CACHED]"),
+        ("PRICE=a,b", "expected IN,OUT[,CACHED]"),
+        ("LONG_RECORDS=drop", "expected one of refuse, cut"),
+        ("KEEP=none", "expected one of raw, needed"),
+        ("DRY_RUN=perhaps", "expected true or false"),
+        ("DISTRIBUTION=perhaps", "expected true or false"),
+    ],
+)
+def test_a_wrong_number_or_choice_in_the_environment_is_named(capsys, asking, monkeypatch, given, said):
+    name, value = given.split("=")
+    monkeypatch.setenv(f"NSCORE_{name}", value)
+    code, out, err = command(capsys, *ASK)
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert err.startswith(f"nscore simulate: NSCORE_{name}: found '{value}'")
+    assert said in err
+    assert asking.n_requests == 0
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("limit = 2.5", "found 2.5, expected a whole number"),
+        ("pack = true", "found True, expected a whole number"),
+        ("concurrency = '8x'", "found '8x', expected a whole number"),
+        ("price = [1, 2]", "found [1, 2], expected IN,OUT[,CACHED]"),
+        ("max-cost = 'much'", "found 'much', expected a number"),
+        ("api-key = 'sk-1'", "no setting is called 'api_key'"),
+        ("records = 'a.parquet'", "no setting is called 'records'"),
+    ],
+)
+def test_a_wrong_number_in_the_file_is_named(capsys, folder, setting, said):
+    folder.joinpath("nscore.toml").write_text(f"[simulate]\n{setting}")
+    code, out, err = command(capsys, *ASK)
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert err.startswith("nscore simulate: nscore.toml, [simulate]")
+    assert said in err

@@ -16,6 +16,7 @@ from simulation_tables import explained, record
 from tiny_model import chat_text
 
 import nscore as ns
+from nscore import _plan
 from nscore.exchange import Capabilities
 from nscore.simulators import resolve_simulator
 
@@ -101,7 +102,9 @@ def test_without_logprobs_predictions_are_the_numbers_that_are_written(kind, nam
     with serve() as server:
         url = server.base_url if kind in ("openai", "vllm") else server.url
         model = SERVERS[kind](model="tiny", base_url=url, api_key="k")
-        result = ns.simulate(records_of(), explanations_of(), simulator=resolve_simulator(name, **options), backend=model)
+        result = ns.simulate(
+            records_of(), explanations_of(), simulator=resolve_simulator(name, **options), backend=model
+        )
     assert correct(result)
     assert result["digit_mass"].null_count() == result.height
 
@@ -168,9 +171,9 @@ def test_the_requests_table_has_a_row_for_each_call(tmp_path):
     ]
     assert len(bodies) == requests.height == 6
     assert requests["request"].n_unique() == 6
-    assert requests.select("neuron", "sequences", "replicate", "n_tokens", "status", "attempts", "http_status").rows() == [
-        (n, [s], 0, 4, "ok", 1, 200) for n in (0, 1) for s in (0, 1, 2)
-    ]
+    assert requests.select(
+        "neuron", "sequences", "replicate", "n_tokens", "status", "attempts", "http_status"
+    ).rows() == [(n, [s], 0, 4, "ok", 1, 200) for n in (0, 1) for s in (0, 1, 2)]
     cost = (requests["prompt_tokens"] * 1 + requests["completion_tokens"] * 10) / 1e6
     assert requests["price"].to_list() == pytest.approx(cost.to_list())
     assert (requests["latency_s"] > 0).all()
@@ -182,7 +185,8 @@ def test_several_simulators_are_rows_of_one_table():
     with serve() as server:
         together = ns.simulate(records_of(), explanations_of(each=2), simulator=names, backend=backend(server))
         alone = [
-            ns.simulate(records_of(), explanations_of(each=2), simulator=name, backend=backend(server)) for name in names
+            ns.simulate(records_of(), explanations_of(each=2), simulator=name, backend=backend(server))
+            for name in names
         ]
     assert_frame_equal(together, pl.concat(alone).sort(ORDER))
     assert correct(together)
@@ -226,7 +230,11 @@ def test_long_records_are_refused_or_cut_and_never_sent_whole(rule, known):
         result = ns.simulate(records, explained("x"), simulator=simulator, backend=backend(server))
         assert not any('"z"' in str(r.body) for r in server.requests)
     expected = [(float(value(t)), "ok") if k else (None, "too_long") for t, k in zip("vwxyz", known, strict=True)]
-    assert result.select("predicted", "status").rows() == [*expected, (float(value("a")), "ok"), (float(value("b")), "ok")]
+    assert result.select("predicted", "status").rows() == [
+        *expected,
+        (float(value("a")), "ok"),
+        (float(value("b")), "ok"),
+    ]
 
 
 def test_a_simulation_of_records_that_are_all_too_long_ends_without_a_request(tmp_path):
@@ -243,7 +251,13 @@ def test_a_limit_makes_so_many_requests_and_gives_the_rows_that_they_reach(monke
     with serve() as server:
         result = ns.simulate(records_of(4), explanations_of(4), simulator="json_list", backend=backend(server), limit=5)
         assert asked(server) == 5
-    assert result.select("neuron", "sequence").unique(maintain_order=True).rows() == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1)]
+    assert result.select("neuron", "sequence").unique(maintain_order=True).rows() == [
+        (0, 0),
+        (0, 1),
+        (0, 2),
+        (1, 0),
+        (1, 1),
+    ]
     assert correct(result)
 
 
@@ -323,7 +337,7 @@ def test_shards_are_made_only_a_little_ahead_of_the_requests(monkeypatch):
     monkeypatch.setattr("nscore._plan.SHARD_ROWS", 1)
     made, seen = [], []
     first = threading.Event()
-    make = ns._plan.Plan._shard
+    make = _plan.Plan._shard  # noqa: SLF001
 
     def counted(self, index, pairs):
         made.append(index)
@@ -348,7 +362,11 @@ def test_shards_are_made_only_a_little_ahead_of_the_requests(monkeypatch):
 @pytest.mark.parametrize(
     ("options", "error", "words"),
     [
-        ({"simulator": ["json_list", "lexical"]}, ns.SimulatorError, "lexical: asks no model; simulate with it by itself"),
+        (
+            {"simulator": ["json_list", "lexical"]},
+            ns.SimulatorError,
+            "lexical: asks no model; simulate with it by itself",
+        ),
         ({"simulator": "json_list", "backend": None}, ns.SimulatorError, "json_list asks a language model: name one"),
         ({"simulator": "lexical"}, ns.SimulatorError, "lexical asks no model: backend="),
         ({"simulator": ["tab_list", ns.TabList(pack=2)]}, ns.SimulatorError, "each once"),
@@ -364,7 +382,7 @@ def test_shards_are_made_only_a_little_ahead_of_the_requests(monkeypatch):
     ],
     ids=lambda v: str(v)[:30] if isinstance(v, dict) else "",
 )
-def test_what_cannot_be_run_is_refused_in_words_before_anything_is_sent(tmp_path, options, error, words):
+def test_what_cannot_be_run_is_refused_in_words_before_anything_is_sent(options, error, words):
     with serve() as server:
         given = {"simulator": "json_list", "backend": backend(server)} | options
         with pytest.raises(error, match=re.escape(words)):
@@ -374,7 +392,10 @@ def test_what_cannot_be_run_is_refused_in_words_before_anything_is_sent(tmp_path
 
 def test_a_server_that_cannot_do_it_is_refused_with_what_would_work_and_leaves_nothing_behind(monkeypatch, tmp_path):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    with serve() as server, pytest.raises(ns.BackendError, match="all_at_once cannot work.*json_list, tab_list") as caught:
+    with (
+        serve() as server,
+        pytest.raises(ns.BackendError, match=r"all_at_once cannot work.*json_list, tab_list") as caught,
+    ):
         ns.simulate(records_of(), explanations_of(), simulator="all_at_once", backend=backend(server))
     assert list(tmp_path.iterdir()) == []
     assert not hasattr(caught.value, "__notes__")

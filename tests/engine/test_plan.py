@@ -49,8 +49,8 @@ def test_shards_are_whole_neurons_in_their_order(monkeypatch, rows):
     records = records_of(neurons=6)
     shards = list(plan_of(records, explanations_of(6)).shards())
     assert [s.index for s in shards] == list(range(len(shards)))
-    neurons = [s.pairs["neuron"].unique().sort().to_list() for s in shards]
-    assert sum(neurons, []) == list(range(6))
+    neurons = [n for s in shards for n in s.pairs["neuron"].unique().sort().to_list()]
+    assert neurons == list(range(6))
     assert len(shards) == -(-6 // -(-rows // 12))
     assert pl.concat(s.pairs.select(records.columns) for s in shards).equals(records)
 
@@ -153,7 +153,9 @@ def test_requests_of_one_explanation_follow_one_another_and_records_keep_their_o
     st.integers(1, 8),
     st.sampled_from(["refuse", "cut"]),
 )
-def test_every_row_is_asked_about_once_per_replicate_or_is_too_long(lengths, name, pack, replicates, longest, rule):
+def test_every_row_is_asked_about_once_per_replicate_or_is_too_long(  # noqa: PLR0917
+    lengths, name, pack, replicates, longest, rule
+):
     if name == "all_at_once":
         replicates = 1
     records = pl.concat(
@@ -171,9 +173,7 @@ def test_every_row_is_asked_about_once_per_replicate_or_is_too_long(lengths, nam
             for (start, stop), span in zip(request.rows, request.ask.spans, strict=True):
                 tokens = request.group.records[span.record][span.start : span.stop]
                 assert shard.pairs["token"][start:stop].to_list() == tokens
-                assert shard.pairs["sequence"][start:stop].unique().to_list() == [
-                    request.group.sequences[span.record]
-                ]
+                assert shard.pairs["sequence"][start:stop].unique().to_list() == [request.group.sequences[span.record]]
                 for row in range(start, stop):
                     asked[row] += 1
         too_long = [row for start, stop in shard.too_long for row in range(start, stop)]
