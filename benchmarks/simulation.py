@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import asking
+import workload
 import httpx
 import polars as pl
 
@@ -53,9 +53,9 @@ def throughput(arguments: argparse.Namespace) -> None:
 
 def _stage(in_flight: int, wait_ms: int, requests: int) -> float:
     with tempfile.TemporaryDirectory() as folder:
-        given, told = asking.tables(requests // 10, 10, 64, Path(folder))
+        given, told = workload.tables(requests // 10, 10, 64, Path(folder))
         out = Path(folder) / "run"
-        with asking.server("--set", "ignore_logprobs=true", "--set", "structured=false") as url:
+        with workload.server("--set", "ignore_logprobs=true", "--set", "structured=false") as url:
             # the probe, and one request
             ns.simulate(given, told, simulator=SIMULATOR, backend=_backend(url), out=out, limit=1)
         port = urlsplit(url).port or 0
@@ -69,7 +69,7 @@ def _stage(in_flight: int, wait_ms: int, requests: int) -> float:
             "--wait-ms",
             str(wait_ms),
         ]
-        with asking.server(*flags, port=port):
+        with workload.server(*flags, port=port):
             backend = _backend(url)
             start = time.perf_counter()
             run = ns.simulate(given, told, simulator=SIMULATOR, backend=backend, out=out, concurrency=in_flight)
@@ -85,7 +85,7 @@ def _backend(url: str) -> ns.OpenAI:
 
 def _bodies(requests: int) -> list[bytes]:
     with tempfile.TemporaryDirectory() as folder:
-        given, told = asking.tables(requests // 10, 10, 64, Path(folder))
+        given, told = workload.tables(requests // 10, 10, 64, Path(folder))
         backend = _backend("http://localhost")
         from nscore._meeting import meet
 
@@ -137,7 +137,7 @@ def _by_hand(go, wait_ms: int, requests: int) -> float:  # noqa: ANN001
         "--wait-ms",
         str(wait_ms),
     ]
-    with asking.server(*flags) as url:
+    with workload.server(*flags) as url:
         start = time.perf_counter()
         asyncio.run(go(url, bodies))
         return len(bodies) / (time.perf_counter() - start)
@@ -175,7 +175,7 @@ def parse(arguments: argparse.Namespace) -> None:
 
 def _echo() -> tuple[ns.simulators.Ask, list[str], bytes]:
     """A prompt of about 3,000 tokens that asks for 64, and what the test server echoes."""
-    with asking.server() as url:
+    with workload.server() as url:
         import dataclasses
 
         tokens = ["the", " red", " car", " runs", " over", " blue", " paper", "."] * 8
@@ -197,15 +197,15 @@ def memory(arguments: argparse.Namespace) -> None:
     for requests in (arguments.requests // 10, arguments.requests):
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            _apart(f"asking.tables({requests // 10}, 10, 64, Path({name!r}))")
+            _apart(f"workload.tables({requests // 10}, 10, 64, Path({name!r}))")
             flags = ["--set", "ignore_logprobs=true", "--set", "structured=false"]
             tables = f"{name!r} + '/records.parquet', {name!r} + '/explanations.parquet'"
-            with asking.server(*flags) as url:
+            with workload.server(*flags) as url:
                 asks = f"simulator=simulation.SIMULATOR, backend=simulation._backend({url!r})"
                 run = f"ns.simulate({tables}, {asks}, out={name!r} + '/run'"
                 plan_s, plan = _apart(f"ns.estimate({tables}, {asks})")
                 _apart(f"{run}, limit=1)")
-            with asking.server(*flags, "--canned-bytes", "2000", port=urlsplit(url).port or 0):
+            with workload.server(*flags, "--canned-bytes", "2000", port=urlsplit(url).port or 0):
                 run_s, peak = _apart(f"{run}, keep='needed')")
             size = sum(file.stat().st_size for file in (folder / "run").rglob("*") if file.is_file())
             print(
@@ -221,12 +221,12 @@ def _apart(code: str) -> tuple[float, float]:
     line = f"""
 import resource, sys
 from pathlib import Path
-import asking, simulation
+import workload, simulation
 import nscore as ns
 {code}
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 """
-    done = subprocess.run([sys.executable, "-c", line], cwd=asking.HERE, check=True, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", line], cwd=workload.HERE, check=True, capture_output=True, text=True)
     return time.perf_counter() - start, float(done.stdout.splitlines()[-1])
 
 

@@ -17,7 +17,7 @@ __all__ = ["Estimate", "measured"]
 # Typical of the tokenizers in use, for the prompts that nscore writes; a reply counts the real ones.
 BYTES_PER_TOKEN = 3.5
 # Of the room that an answer is given, what it takes.
-ANSWER_SHARE = 1 / 3
+ANSWER_SHARE = 1 / 2
 # Bytes of JSON for each token of an echoed prompt and of a chat's answer with and without logprobs, and how far zstd
 # shrinks them.
 ECHO_BYTES, LOGPROB_BYTES, TEXT_BYTES, FRAME_BYTES, SHRUNK = 380, 900, 5, 900, 5

@@ -39,6 +39,9 @@ class Run:
 
     path: Path
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", Path(self.path))
+
     def simulated(self) -> pl.LazyFrame:
         """The `simulated` table: one row a token, `predicted` filled."""
         return self._table(SIMULATED)

@@ -33,7 +33,7 @@ def answer(messages):
         ]
         return json.dumps({"records": rows}, ensure_ascii=False)
     if "# Record" in text:
-        lines = text.split("\n")[1:]
+        lines = [line for line in text.split("\n")[1:] if line != "# End"]
         return "\n".join(line if line.startswith("# Record") else f"{line}\t{value(line)}" for line in lines)
     if "number 10" in text:
         return "10"
@@ -112,10 +112,16 @@ class Hanging(ModelServer):
     """It answers its first questions about records, and leaves all others open."""
 
     answers = 10**9
+    n_asked = 0
+
+    def forget(self):
+        super().forget()
+        self.n_asked = 0
 
     def _fault(self, key):
         del key
-        return "hang" if asked(self) > self.answers and is_asked(self.requests[-1]) else None
+        self.n_asked += is_asked(self.requests[-1])
+        return "hang" if self.n_asked > self.answers else None
 
 
 def hanging(answers):

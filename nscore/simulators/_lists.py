@@ -88,7 +88,7 @@ class ListSimulator(Prompted):
             raise ReplyError("refused", f"the model refused: {reply.text[:200]}")
         cut = reply.finish == "length"
         try:
-            listed = self.parse(reply.text, len(ask.spans))
+            listed = self.parse(reply.text, len(ask.spans), placed=reply.tokens is not None)
         except ReplyError:
             if cut:
                 raise ReplyError("truncated", "the answer ended at its limit") from None
@@ -111,6 +111,9 @@ class ListSimulator(Prompted):
     def _predicted(
         self, tokens: Sequence[str], entries: Sequence[Listed], generated: Generated | None, top: int
     ) -> Predictions:
+        if generated is None and all(entry.token is None for entry in entries):
+            values = [e.value if e.value is not None and 0 <= e.value <= top else None for e in entries]
+            return Predictions(["parse_error" if v is None else OK for v in values], values)
         found = Predictions([], [], [], [])
         for token, entry in zip(tokens, entries, strict=True):
             same = entry.token is None or not _plain(entry.token).isdisjoint(_plain(token))
@@ -137,19 +140,26 @@ class ListSimulator(Prompted):
         """The turn of a model that does as it is told."""
 
     @abstractmethod
-    def parse(self, text: str, records: int) -> Mapping[int, list[Listed]]:
-        """The entries of each record by its number; raises a `ReplyError` if there is no list at all."""
+    def parse(self, text: str, records: int, *, placed: bool) -> Mapping[int, list[Listed]]:
+        """The entries of each record by its number, if asked with their places.
+
+        Raises:
+            ReplyError: if there is no list at all.
+        """
 
     def room(self, records: Sequence[Sequence[str]]) -> int:
         """More tokens than an answer about the records can have: each byte of a token, each sign around it, each word.
 
         No more than that: servers refuse limits beyond their own.
         """
-        values = [[10] * len(tokens) for tokens in records]
-        whole = self.answer(records, values)
-        frame = self.answer([[""] * len(tokens) for tokens in records], values)
-        blanks = sum(map(len, records))  # one before each number; 32 for what surrounds the answer
-        return len(_WORD_OR_SIGN.findall(frame)) + len(whole.encode()) - len(frame.encode()) + blanks + 32
+        one, longer, two = _signs(self, (1,)), _signs(self, (2,)), _signs(self, (1, 1))
+        tokens = sum(map(len, records))
+        signs = one + (len(records) - 1) * (two - one) + (tokens - len(records)) * (longer - one)
+        # all tokens as one: a text takes as many bytes in an answer as its characters do
+        together = "".join(token for record in records for token in record)
+        written = len(self.answer([[together]], [[0]]).encode()) - len(self.answer([[""]], [[0]]).encode())
+        # a blank before each number; 32 for what surrounds the answer
+        return signs + written + tokens + 32
 
     def schema(self, lengths: Sequence[int], top: int) -> Mapping[str, object] | None:
         """The JSON schema of an answer about records of these lengths, where it is JSON."""

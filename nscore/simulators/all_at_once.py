@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from nscore._align import Found, locate
-from nscore.errors import ReplyError
+from nscore.errors import ReplyError, SimulatorError
 from nscore.exchange import Capabilities, Message, Prompt, Reply, TokenLogprobs
 from nscore.records import OK
 from nscore.simulators._prompted import Ask, Need, Predictions, Prompted, Span
@@ -32,6 +32,11 @@ class AllAtOnce(Prompted):
 
     Source: the all-at-once simulator of Bills et al. 2023, "Language models can explain neurons in language models".
     """
+
+    def __post_init__(self) -> None:
+        Prompted.__post_init__(self)
+        if self.replicates > 1 or self.temperature:
+            raise SimulatorError(f"{self.name} samples nothing: replicates and temperature are for the other simulators")
 
     @property
     def name(self) -> str:

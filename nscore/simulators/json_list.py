@@ -28,7 +28,6 @@ _ANSWER = re.compile(rf'\{{\s*"(?:{RECORDS}|{RECORD})"')
 _KEY = re.compile(rf'"{ACTIVATIONS}"\s*:\s*\Z')
 _OPENING = re.compile(r"[{\[]")
 _QUOTED = re.compile(r"[0-9]{1,2}(?:\.[0-9]{1,17})?")
-_LONGEST_NUMBER = 32
 # Where chatter holds brackets, or an answer is broken, later ones are tried.
 _TRIES = 20
 
@@ -89,9 +88,9 @@ class JsonList(ListSimulator):
         row = _object({RECORD: {"type": "integer"}, ACTIVATIONS: numbers})
         return _object({RECORDS: {"type": "array", "items": row, "minItems": len(lengths), "maxItems": len(lengths)}})
 
-    def parse(self, text: str, records: int) -> Mapping[int, list[Listed]]:
+    def parse(self, text: str, records: int, *, placed: bool) -> Mapping[int, list[Listed]]:
         """See `ListSimulator`. Chatter before and after the JSON is passed over."""
-        rows = _rows(text)
+        rows = _rows(text, placed=placed)
         if not rows:
             raise ReplyError("parse_error", f"expected an object with {RECORDS!r}, found {text[:200]!r}")
         found: dict[int, list[Listed]] = {}
@@ -116,6 +115,8 @@ def _activations(row: object) -> list[object] | None:
 
 def _listed(entry: object) -> Listed:
     token = None
+    if type(entry) is float:
+        return Listed(None, entry, None)
     if isinstance(entry, dict):
         token, entry = entry.get(TOKEN), entry.get(ACTIVATION)
     if isinstance(entry, str) and _QUOTED.fullmatch(entry):
@@ -135,11 +136,11 @@ def _compact(content: object) -> str:
     return json.dumps(content, ensure_ascii=False, separators=(",", ":"))
 
 
-def _rows(text: str) -> list[dict[str, object]]:
+def _rows(text: str, *, placed: bool) -> list[dict[str, object]]:
     """The rows of the answer: of the first JSON in a text that has any; else of rows, or of the longest list, alone."""
     alone: list[dict[str, object]] = []
     longest: list[object] = []
-    for start, content in _decoded(text):
+    for start, content in _decoded(text, placed=placed):
         rows = content.get(RECORDS) if isinstance(content, dict) else content
         if isinstance(content, dict) and _activations(content) is not None:
             alone.append(content)
@@ -152,12 +153,14 @@ def _rows(text: str) -> list[dict[str, object]]:
     return alone or ([{ACTIVATIONS: longest}] if longest else [])
 
 
-def _decoded(text: str) -> Iterator[tuple[int, object]]:
-    """Each JSON object or list in a text that can be read, and where; its numbers know where they stand."""
+def _decoded(text: str, *, placed: bool) -> Iterator[tuple[int, object]]:
+    """Each JSON object or list in a text that can be read, and where; if asked, numbers know where they stand."""
     start, tries = -1, _TRIES
     while tries and (opening := _OPENING.search(text, start + 1)):
         start = opening.start()
-        decoder = _decoder(m.start(1) for m in _STRING_OR_NUMBER.finditer(text, start) if m[1])
+        decoder = _PLAIN
+        if placed:
+            decoder = _decoder(m.start(1) for m in _STRING_OR_NUMBER.finditer(text, start) if m[1])
         try:
             content, end = decoder.raw_decode(text, start)
         except (ValueError, RecursionError):
@@ -167,10 +170,14 @@ def _decoded(text: str) -> Iterator[tuple[int, object]]:
         start = end - 1
 
 
+# A number of any length is a float, perhaps an infinite one, which is on no scale.
+_PLAIN = json.JSONDecoder(parse_int=float, parse_float=float, parse_constant=lambda _: None, strict=False)
+
+
 def _decoder(places: Iterator[int]) -> json.JSONDecoder:
     def number(literal: str) -> object:
         place = next(places, None)
-        if place is None or len(literal) > _LONGEST_NUMBER:
+        if place is None:
             return None
         spot = _Spot(literal)
         spot.place = place

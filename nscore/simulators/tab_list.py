@@ -15,6 +15,7 @@ from nscore.simulators._protocol import simulator
 
 __all__ = ["TabList"]
 
+END = "# End"
 _RECORD = re.compile(r"#+ ?[Rr]ecord ([0-9]{1,4}):?\s*")
 _LINE = re.compile(r"(.*)\t\s*(-?[0-9]{1,4}(?:\.[0-9]{1,17})?)\s*")
 
@@ -45,6 +46,7 @@ class TabList(ListSimulator):
         parts = [f"The neuron fires on: {visible(explanation)}"]
         for i, tokens in enumerate(records, 1):
             parts += [f"# Record {i}", *(visible(t) for t in tokens)]
+        parts.append(END)  # some chat templates drop the blanks at the end, which may be tokens
         return "\n".join(parts)
 
     def answer(self, records: Sequence[Sequence[str]], values: Sequence[Sequence[int]]) -> str:
@@ -61,8 +63,9 @@ class TabList(ListSimulator):
             reply = replace(reply, text=reply.text.rpartition("\n")[0])
         return ListSimulator.read(self, ask, records, reply, can)
 
-    def parse(self, text: str, records: int) -> Mapping[int, list[Listed]]:
+    def parse(self, text: str, records: int, *, placed: bool) -> Mapping[int, list[Listed]]:
         """See `ListSimulator`."""
+        del placed  # it costs nothing here
         found: dict[int, list[Listed]] = {}
         entries: list[Listed] | None = None
         at = 0
@@ -78,6 +81,8 @@ class TabList(ListSimulator):
                 if entries is not None:
                     entries.append(Listed(given[1], float(given[2]), at + given.start(2)))
             at += len(line) + 1
+        if entries and entries[-1].token == END:
+            entries.pop()  # repeated, and numbered, with the rest
         if not found:
             raise ReplyError("parse_error", f"expected lines of a token, a tab and a number, found {text[:200]!r}")
         return found

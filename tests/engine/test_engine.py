@@ -335,6 +335,7 @@ def test_what_is_asked_twice_is_sent_once(tmp_path, monkeypatch):
 
 def test_shards_are_made_only_a_little_ahead_of_the_requests(monkeypatch):
     monkeypatch.setattr("nscore._plan.SHARD_ROWS", 1)
+    monkeypatch.setattr("nscore._plan.REMEMBERED_BYTES", 0)
     made, seen = [], []
     first = threading.Event()
     make = _plan.Plan._shard  # noqa: SLF001

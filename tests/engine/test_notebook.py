@@ -203,6 +203,7 @@ def test_a_journal_that_fails_ends_the_run_in_words_and_it_goes_on(tmp_path, mon
 
 def test_an_error_while_shards_are_made_ends_the_run(monkeypatch, tmp_path):
     monkeypatch.setattr("nscore._plan.SHARD_ROWS", 1)
+    monkeypatch.setattr("nscore._plan.REMEMBERED_BYTES", 0)
     make = _plan.Plan._shard  # noqa: SLF001
     made = 0
 

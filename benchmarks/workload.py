@@ -68,7 +68,7 @@ def answer(messages: list[dict[str, str]]) -> str:
 @contextlib.contextmanager
 def server(*flags: str, port: int = 0) -> Iterator[str]:
     """The test server; gives its URL."""
-    command = [sys.executable, str(SERVER), "--port", str(port), "--answer", "asking:answer", *flags]
+    command = [sys.executable, str(SERVER), "--port", str(port), "--answer", "workload:answer", *flags]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=HERE, env=_environment()) as process:
         assert process.stdout is not None  # noqa: S101
         try:
