@@ -22,9 +22,9 @@ import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import workload
 import httpx
 import polars as pl
+import workload
 
 import nscore as ns
 from nscore._plan import Plan

@@ -11,24 +11,22 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Literal, NamedTuple, TypeVar
+from typing import Literal, TypeVar
 
 from nscore._filling import Fared, Filling
 from nscore._history import Past, ended, reply, sent, shard_done
-from nscore._keep import needed, restored
 from nscore._limits import Breaker, Clock, Concurrency, Pace, RealClock, Spending
+from nscore._options import Options
 from nscore._plan import Plan, Request
-from nscore._prices import Price
-from nscore._retry import Outcome, Retries, redact, verdict
+from nscore._reading import Beside, Settled, cut_down, parsed
+from nscore._retry import Outcome, verdict
 from nscore._transport import Answer, Transport
 from nscore.backends import Backend, Replay
-from nscore.errors import BackendError, NscoreError, ReplyError
-from nscore.exchange import Reply, Usage
+from nscore.errors import BackendError, NscoreError
 from nscore.records import EXPLANATION_ID, NOT_RUN, OK, SIMULATOR, Status
 from nscore.run import Workplace
-from nscore.simulators import Predictions
 
-__all__ = ["Engine", "Options", "Tally"]
+__all__ = ["Engine", "Tally"]
 
 Keep = Literal["raw", "needed"]
 T = TypeVar("T")
@@ -38,33 +36,6 @@ QUEUED, OPEN_SHARDS = 256, 24
 # Servers that say so refuse for load.
 BUSY = {429, 503, 529}
 BYTES_PER_TOKEN = 3.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """How a run is carried out: none of it changes an answer.
-
-    Args:
-        concurrency: the most requests in flight; the engine finds by trying how many the server bears.
-        requests_per_minute: a limit to keep.
-        tokens_per_minute: another, of prompts and answers together.
-        timeout_s: the longest that one attempt may take.
-        retries: how often and after how long a request is sent again.
-        price: dollars for a million tokens; None where nobody knows.
-        max_cost: dollars that are never exceeded.
-        keep: whether all of a reply is kept, or what the simulators read of it.
-        distribution: whether the probability of each activation is kept as a column.
-    """
-
-    concurrency: int = 64
-    requests_per_minute: float | None = None
-    tokens_per_minute: float | None = None
-    timeout_s: float = 120.0
-    retries: Retries = field(default_factory=Retries)
-    price: Price | None = None
-    max_cost: float | None = None
-    keep: Keep = "raw"
-    distribution: bool = False
 
 
 @dataclass(slots=True)
@@ -134,7 +105,7 @@ class Engine:
         self._transport = Transport(
             backend.address, backend.headers(), timeout_s=options.timeout_s, secrets=backend.secrets()
         )
-        self._parser = _Beside()
+        self._parser = Beside()
         self._queue: asyncio.Queue[tuple[Filling, int, Request] | None] = asyncio.Queue(QUEUED)
         self._open = asyncio.Semaphore(OPEN_SHARDS)
         self._replicates = plan.replicates
@@ -170,8 +141,9 @@ class Engine:
         shards = self._plan.shards()
         while (shard := await asyncio.to_thread(next, shards, None)) is not None:
             if await asyncio.to_thread(self._place.is_done, shard.index):
-                self._logged |= {r.key for r in shard.requests if _short(r.key) in self._duplicated}
-                self._count(OK, len(shard.requests))
+                known = {request.key for request in shard.requests} - self._logged
+                self._logged |= {key for key in known if _short(key) in self._duplicated}
+                self._count(OK, len(known))
                 continue
             self._place.begin(shard.index, shard.digest)
             await self._open.acquire()
@@ -195,7 +167,7 @@ class Engine:
             if first:
                 filling.log(place, request, settled.fared)
                 self._add(settled.fared)
-            self._count(settled.fared.status)
+                self._count(settled.fared.status)
             filling.open -= 1
             if not filling.open:
                 group.create_task(self._write(filling))
@@ -300,7 +272,8 @@ class Engine:
             answer = await self._transport.post(request.path, request.body)
             status = answer.outcome.http_status
             lives = status is not None and status < 500
-            load = "busy" if status in BUSY else "ok" if lives else "other"
+            late = answer.outcome.kind == "timeout" and not answer.unsent
+            load = "busy" if status in BUSY or late else "ok" if lives else "other"
             return answer
         finally:
             if entry is not None:
@@ -311,14 +284,14 @@ class Engine:
         """Stores a reply, then reads it."""
         raw = answer.body
         if self._options.keep == "needed":
-            raw = await self._parser.do(lambda: _cut_down(self._backend, request, raw))
+            raw = await self._parser.do(lambda: cut_down(self._backend, request, raw))
         at = datetime.now(UTC).isoformat(timespec="milliseconds")
         latency_s = round(answer.latency_s, 6)  # as it is read again
         await self._place.journal.store(reply(request.key, tried - 1, latency_s, at), raw)
         return await self._read(request, Past(raw, tried, latency_s, at))
 
     async def _read(self, request: Request, past: Past) -> Settled:
-        return await self._parser.do(lambda: _parsed(self._backend, self._plan, request, past, self._options.price))
+        return await self._parser.do(lambda: parsed(self._backend, self._plan, request, past, self._options.price))
 
     async def _replayed(self, request: Request, replay: Replay) -> Settled:
         past = await asyncio.to_thread(replay.past, request.key)
@@ -382,103 +355,8 @@ class Engine:
         self._open.release()
 
 
-class Settled(NamedTuple):
-    """What became of a request."""
-
-    fared: Fared
-    predictions: list[Predictions] | None = None
-    cost: float | None = None
-    again: bool = False
-
-    def with_price(self, price: float | None) -> Settled:
-        """The same, having cost so much in all."""
-        fields = {name: getattr(self.fared, name) for name in Fared.__slots__}
-        return self._replace(fared=Fared(**fields | {"price": price}))
-
-
-class _Beside:
-    """A thread beside the event loop that does what it is given, as much at a time as there is."""
-
-    def __init__(self) -> None:
-        self._jobs: asyncio.Queue[tuple[Callable[[], object], asyncio.Future[object]] | None] = asyncio.Queue()
-
-    async def do(self, job: Callable[[], T]) -> T:
-        """Does a job and gives its result."""
-        done: asyncio.Future[object] = asyncio.get_running_loop().create_future()
-        self._jobs.put_nowait((job, done))
-        return await done  # type: ignore[return-value]
-
-    def close(self) -> None:
-        """Ends the work when all jobs are done."""
-        self._jobs.put_nowait(None)
-
-    async def work(self) -> None:
-        """Does jobs until it is closed."""
-        closed = False
-        while not closed:
-            batch = [await self._jobs.get()]
-            while not self._jobs.empty():
-                batch.append(self._jobs.get_nowait())
-            closed = None in batch
-            jobs = [item for item in batch if item is not None]
-            for (_, done), (result, error) in zip(jobs, await asyncio.to_thread(_do_all, jobs), strict=True):
-                if done.cancelled():
-                    continue
-                if error is None:
-                    done.set_result(result)
-                else:
-                    done.set_exception(error)
-
-
-def _do_all(
-    jobs: list[tuple[Callable[[], object], asyncio.Future[object]]],
-) -> list[tuple[object, Exception | None]]:
-    results: list[tuple[object, Exception | None]] = []
-    for job, _ in jobs:
-        try:
-            results.append((job(), None))
-        except Exception as error:  # noqa: BLE001  (it is raised where the job was given)
-            results.append((None, error))
-    return results
-
-
-def _parsed(backend: Backend, plan: Plan, request: Request, past: Past, price: Price | None) -> Settled:
-    """What a stored reply says; whatever it holds ends as a status."""
-    usage = Usage()
-    try:
-        said = _reply(backend, past.raw)
-        usage = said.usage
-        predictions = request.group.simulator.read(request.ask, request.group.records, said, plan.can)
-    except ReplyError as error:
-        fared = Fared(
-            error.status,  # type: ignore[arg-type]
-            200,
-            redact(str(error)[:500], backend.secrets()),
-            past.attempts,
-            past.latency_s,
-            past.at,
-            usage,
-        )
-        return Settled(fared, None, None if price is None else price.of(usage), error.again)
-    failed = next((s for p in predictions for s in p.status if s != OK), OK)
-    cost = None if price is None else price.of(usage)
-    fared = Fared(failed, 200, None, past.attempts, past.latency_s, past.at, usage, cost)
-    return Settled(fared, predictions, cost)
-
-
 def _short(key: bytes) -> int:
     return int.from_bytes(key[:8])
-
-
-def _reply(backend: Backend, raw: bytes) -> Reply:
-    return restored(raw) or backend.read(raw)
-
-
-def _cut_down(backend: Backend, request: Request, raw: bytes) -> bytes:
-    try:
-        return needed(backend.read(raw), request.prompt)
-    except Exception:  # noqa: BLE001  (what cannot be read is kept whole, whatever ails the parser)
-        return raw
 
 
 def _first(failures: BaseExceptionGroup[BaseException]) -> BaseException:

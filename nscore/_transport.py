@@ -86,7 +86,9 @@ class Transport:
         self._timeout_s = timeout_s
         self._secrets = tuple(secrets)
         self._urls: dict[str, httpx.URL] = {}
-        self._ssl: ssl.SSLContext | bool = httpx.create_ssl_context() if self._base_url.scheme == "https" else False
+        self._ssl: ssl.SSLContext | Literal[False] = (
+            httpx.create_ssl_context() if self._base_url.scheme == "https" else False
+        )
         self._proxy = _proxy(self._base_url, self._secrets)
         self._shared = None if by == "httpx" else _aiohttp(self._ssl, self._proxy, needed=by == "aiohttp")
         self._idle: list[httpx.AsyncBaseTransport] = []
@@ -104,6 +106,8 @@ class Transport:
                     finally:
                         await response.aclose()
         except (TimeoutError, httpx.TimeoutException) as error:
+            if _broken(error):
+                return self._failed("connection", error, start)
             unsent = isinstance(error, httpx.ConnectTimeout | httpx.PoolTimeout)
             return self._failed("timeout", error, start, unsent=unsent)
         except (httpx.ConnectError, httpx.UnsupportedProtocol, httpx.ProxyError) as error:
@@ -168,8 +172,18 @@ async def _whole(response: httpx.Response) -> bytes:
     return b"".join(parts)
 
 
+def _broken(error: Exception) -> bool:
+    """Whether what `httpx-aiohttp` calls a timeout of connecting is a connection that broke when it was there."""
+    try:
+        from aiohttp import ClientConnectionError, ClientConnectorError  # noqa: PLC0415  (an extra)
+    except ImportError:
+        return False
+    cause = error.__cause__
+    return isinstance(cause, ClientConnectionError) and not isinstance(cause, ClientConnectorError | TimeoutError)
+
+
 def _aiohttp(
-    context: ssl.SSLContext | bool, proxy: httpx.Proxy | None, *, needed: bool
+    context: ssl.SSLContext | Literal[False], proxy: httpx.Proxy | None, *, needed: bool
 ) -> httpx.AsyncBaseTransport | None:
     try:
         from httpx_aiohttp import AiohttpTransport  # noqa: PLC0415  (an extra)

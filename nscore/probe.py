@@ -62,12 +62,26 @@ def probe(backend: Backend, *, timeout_s: float = 60.0) -> Capabilities:
 
     Raises:
         BackendError: if it cannot be reached, refuses the key or the model, or answers nothing that can be read.
+
+    Examples:
+        >>> from nscore import OpenAI
+        >>> probe(OpenAI(model="tiny", base_url="http://127.0.0.1:9/v1"))
+        Traceback (most recent call last):
+        nscore.errors.BackendError: tiny at http://127.0.0.1:9/v1: ...
     """
     return run_to_end(lambda: aprobe(backend, timeout_s=timeout_s))
 
 
 async def aprobe(backend: Backend, *, timeout_s: float = 60.0) -> Capabilities:
-    """See `probe`."""
+    """The async twin of `probe`.
+
+    Examples:
+        >>> from nscore import OpenAI
+        >>> import asyncio
+        >>> asyncio.run(aprobe(OpenAI(model="tiny", base_url="http://127.0.0.1:9/v1")))
+        Traceback (most recent call last):
+        nscore.errors.BackendError: tiny at http://127.0.0.1:9/v1: ...
+    """
     transport = Transport(
         backend.address,
         backend.headers(),

@@ -161,9 +161,9 @@ class Workplace:
         return files
 
     def check_space(self, needed: int) -> None:
-        """Raises a `RunError` if the disk has not so many bytes left."""
-        self.path.mkdir(parents=True, exist_ok=True)
+        """Raises a `RunError` if the disk has not so many bytes left, those counted that the journal has already."""
         free = shutil.disk_usage(self.path).free
+        needed -= sum(file.stat().st_size for file in (self.path / JOURNAL).glob("*.log"))
         if free < needed:
             raise RunError(
                 f"{self.path}: the run needs about {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free. Free some "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import shutil
 import tempfile
 import threading
@@ -14,30 +13,27 @@ from typing import overload
 
 import polars as pl
 
-from nscore._engine import Engine, Keep, Options, Tally
+from nscore._choice import Simulators, asking, asks, check_offline, chosen
+from nscore._engine import Engine, Tally
 from nscore._estimate import Estimate, measured
 from nscore._loop import run_to_end
 from nscore._meeting import Leaks, Meeting, meet
+from nscore._options import Keep, Options, Prices, check_limit, price_of
 from nscore._plan import Plan
-from nscore._prices import Price, listed_price
+from nscore._prices import Price
 from nscore._progress import counted, tally_bar
 from nscore._retry import Retries
 from nscore.backends import Backend
-from nscore.errors import SettingError, SimulatorError
 from nscore.frames import Eager, Frame, Lazy, like
 from nscore.probe import aprobe, check_needs
 from nscore.records import EXPLANATION_ID, POSITION, SEQUENCE, SIMULATOR
 from nscore.run import SETTINGS, Run, Workplace
-from nscore.simulators import PromptSimulator, Shuffled, Simulator, resolve_simulator
+from nscore.simulators import PromptSimulator, Shuffled, Simulator
 
 __all__ = ["Estimate", "Price", "Tally", "asimulate", "estimate", "simulate"]
 
-AnySimulator = str | Simulator | PromptSimulator
-Simulators = AnySimulator | Sequence[AnySimulator]
 # How long an interrupted notebook waits for the work in its other thread to end.
 INTERRUPTED_S = 2.0
-
-Prices = Price | tuple[float, float] | tuple[float, float, float]
 
 
 @overload
@@ -182,11 +178,11 @@ def simulate(
         >>> simulate(records, explanations)["predicted"].to_list()
         [0.0, 10.0, 0.0]
     """
-    chosen = _chosen(simulator)
-    if not any(_asks(s) for s in chosen):
-        _check_offline(chosen, backend, out, limit)
+    named = chosen(simulator)
+    if not any(asks(s) for s in named):
+        check_offline(named, backend, out, limit)
         met = meet(records, explanations, by=by, splits=splits, leaks=leaks)
-        return like(met.given, _predicted(met, chosen))
+        return like(met.given, _predicted(met, named))
     notes: list[str] = []
     begun, ended = threading.Event(), threading.Event()
 
@@ -196,7 +192,7 @@ def simulate(
             return await asimulate(
                 records,
                 explanations,
-                simulator=chosen,
+                simulator=named,
                 backend=backend,
                 out=out,
                 by=by,
@@ -250,13 +246,21 @@ async def asimulate(
     keep: Keep = "raw",
     distribution: bool = False,
 ) -> pl.DataFrame | pl.LazyFrame | Run:
-    """The async twin of `simulate`, for simulators that ask a model; the others it runs in a thread."""
-    chosen = _chosen(simulator)
-    if not any(_asks(s) for s in chosen):
-        _check_offline(chosen, backend, out, limit)
+    """The async twin of `simulate`, for simulators that ask a model; the others it runs in a thread.
+
+    Examples:
+        >>> records = pl.DataFrame({"layer": 0, "neuron": 7, "sequence": 1, "position": [0, 1],
+        ...                         "token": ["red", "fox"], "activation": [2.0, 0.0]})
+        >>> explanations = pl.DataFrame({"layer": 0, "neuron": 7, "explanation_id": "a", "explanation": ['"red"']})
+        >>> asyncio.run(asimulate(records, explanations, simulator="lexical"))["predicted"].to_list()
+        [10.0, 0.0]
+    """
+    named = chosen(simulator)
+    if not any(asks(s) for s in named):
+        check_offline(named, backend, out, limit)
         met = await asyncio.to_thread(lambda: meet(records, explanations, by=by, splits=splits, leaks=leaks))
-        return await asyncio.to_thread(lambda: like(met.given, _predicted(met, chosen)))
-    asking = _asking(chosen, backend)
+        return await asyncio.to_thread(lambda: like(met.given, _predicted(met, named)))
+    those = asking(named, backend)
     assert backend is not None  # noqa: S101  (_asking has seen to it)
     met = await asyncio.to_thread(lambda: meet(records, explanations, by=by, splits=splits, leaks=leaks))
     options = Options(
@@ -265,15 +269,15 @@ async def asimulate(
         tokens_per_minute=tokens_per_minute,
         timeout_s=timeout_s,
         retries=Retries(attempts=attempts),
-        price=_price(price, backend),
+        price=price_of(price, backend),
         max_cost=max_cost,
         keep=keep,
         distribution=distribution,
     )
-    _check(options, limit, backend)
+    check_limit(limit)
     path = Path(out) if out is not None else Path(tempfile.mkdtemp(prefix="nscore-"))
     try:
-        tally = await _carried_out(met, asking, backend, path, options=options, limit=limit)
+        tally = await _carried_out(met, those, backend, path, options=options, limit=limit)
     except BaseException as error:
         if out is None and (path / SETTINGS).exists():
             error.add_note(f"What was answered is kept in {path}; out={str(path)!r} goes on with it.")
@@ -313,13 +317,20 @@ def estimate(
     """What a simulation would ask and cost; nothing is sent. The arguments are those of `simulate`.
 
     A server is taken to do all that its kind can do at best.
+
+    Examples:
+        >>> from nscore import OpenAI, sample
+        >>> server = OpenAI(model="gpt-4o-mini", base_url="https://api.openai.com/v1", api_key="none is needed")
+        >>> told = estimate(sample.records(), sample.explanations(), simulator="json_list", backend=server, limit=10)
+        >>> told.requests, told.price < 0.05
+        (10, True)
     """
-    asking = _asking(_chosen(simulator), backend)
+    those = asking(chosen(simulator), backend)
     met = meet(records, explanations, by=by, splits=splits, leaks=leaks)
     return measured(
-        Plan(met, asking, backend, backend.assumed, limit),
+        Plan(met, those, backend, backend.assumed, limit),
         backend,
-        price=_price(price, backend),
+        price=price_of(price, backend),
         concurrency=concurrency,
         requests_per_minute=requests_per_minute,
         tokens_per_minute=tokens_per_minute,
@@ -367,73 +378,6 @@ async def _carried_out(
             return await engine.carry_out()
     finally:
         await asyncio.to_thread(place.close)
-
-
-def _chosen(simulator: Simulators) -> list[Simulator | PromptSimulator]:
-    given: Sequence[AnySimulator] = (
-        [simulator] if isinstance(simulator, str | Simulator | PromptSimulator) else list(simulator)
-    )
-    chosen = [resolve_simulator(s) for s in given]
-    known = [s.name for s in chosen]
-    if not chosen or len(set(known)) < len(known):
-        raise SimulatorError(f"simulator={known}: name at least one simulator, and each once")
-    return chosen
-
-
-def _check_offline(
-    chosen: Sequence[Simulator | PromptSimulator], backend: Backend | None, out: str | Path | None, limit: int | None
-) -> None:
-    if backend is not None or out is not None or limit is not None:
-        raise SimulatorError(
-            f"{chosen[0].name} asks no model: backend=, out= and limit= are for those that do: name one, "
-            "simulator='json_list'"
-        )
-
-
-def _asks(simulator: Simulator | PromptSimulator) -> bool:
-    inner = simulator.inner if isinstance(simulator, Shuffled) else simulator
-    return isinstance(inner, PromptSimulator)
-
-
-def _asking(chosen: Sequence[Simulator | PromptSimulator], backend: Backend | None) -> list[PromptSimulator | Shuffled]:
-    asking = [s for s in chosen if isinstance(s, PromptSimulator | Shuffled) and _asks(s)]
-    others = [s.name for s in chosen if not _asks(s)]
-    if others:
-        raise SimulatorError(f"{', '.join(others)}: asks no model; simulate with it by itself, without a backend")
-    if backend is None:
-        raise SimulatorError(
-            f"{asking[0].name} asks a language model: name one, backend=nscore.OpenAI(model=..., base_url=...) "
-            "(--base-url URL --model NAME)"
-        )
-    return asking
-
-
-def _price(given: Prices | None, backend: Backend) -> Price | None:
-    if given is None:
-        return listed_price(backend.url, backend.model) if backend.name != "replay" else None
-    return given if isinstance(given, Price) else Price(*given)
-
-
-def _check(options: Options, limit: int | None, backend: Backend) -> None:
-    if options.max_cost is not None and options.price is None:
-        raise SettingError(
-            f"max_cost: nobody knows what {backend.model} costs at {backend.url}; say it: price=(input, output) dollars "
-            "for a million tokens (--price INPUT,OUTPUT)"
-        )
-    for name, value in (("limit", limit), ("concurrency", options.concurrency), ("attempts", options.retries.attempts)):
-        if value is not None and value < 1:
-            raise SettingError(f"{name}: found {value}, expected 1 or more")
-    for name, number in (
-        ("requests_per_minute", options.requests_per_minute),
-        ("tokens_per_minute", options.tokens_per_minute),
-        ("timeout_s", options.timeout_s),
-    ):
-        if number is not None and not 0 < number < math.inf:
-            raise SettingError(f"{name}: found {number}, expected a number above 0")
-    if options.max_cost is not None and not 0 <= options.max_cost < math.inf:
-        raise SettingError(f"max_cost: found {options.max_cost}, expected dollars, 0 or more")
-    if options.keep not in {"raw", "needed"}:
-        raise SettingError(f"keep: found {options.keep!r}, expected 'raw' or 'needed'")
 
 
 def _predicted(met: Meeting, simulators: Sequence[Simulator | PromptSimulator]) -> pl.LazyFrame:

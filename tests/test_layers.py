@@ -12,12 +12,12 @@ import nscore
 PACKAGE = Path(nscore.__file__).parent
 
 # Each line may import from the lines above it and, unless it is a shelf, along itself in the order given.
-TABLES = ["errors", "_progress", "_shelf", "records", "frames", "_fused", "_runs", "validate", "leaks", "_meeting"]
-ASKING = ["exchange", "_align", "_keep", "_prices"]
+ASKING = ["errors", "exchange", "_prices", "_align", "_keep"]
+TABLES = ["_progress", "_shelf", "records", "frames", "_fused", "_runs", "validate", "leaks", "_meeting"]
 SENDING = ["_loop", "_limits", "_retry", "_transport", "_segments", "_journal", "_history"]
-VOCABULARY = [*TABLES, *ASKING, *SENDING]
+VOCABULARY = [*ASKING, *TABLES, *SENDING]
 SHELVES = ["metrics", "simulators", "backends"]
-STAGE = ["probe", "run", "_plan", "_filling", "_engine", "_estimate", "simulate"]
+STAGE = ["_choice", "probe", "run", "_plan", "_filling", "_options", "_reading", "_engine", "_estimate", "simulate"]
 SPINE = ["splits", *STAGE, "calibrate", "pool", "score", "sample"]
 ABOVE = ["cli", "__main__"]
 # The package itself names everything and loads nothing: whoever stands on the spine may import it.

@@ -36,7 +36,9 @@ class AllAtOnce(Prompted):
     def __post_init__(self) -> None:
         Prompted.__post_init__(self)
         if self.replicates > 1 or self.temperature:
-            raise SimulatorError(f"{self.name} samples nothing: replicates and temperature are for the other simulators")
+            raise SimulatorError(
+                f"{self.name} samples nothing: replicates and temperature are for the other simulators"
+            )
 
     @property
     def name(self) -> str:

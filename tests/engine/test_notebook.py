@@ -87,6 +87,31 @@ def test_a_simulation_that_is_cancelled_ends_at_once_and_another_runs(before_s):
     assert correct(table)
 
 
+def test_a_simulation_that_is_still_being_planned_can_be_cancelled(monkeypatch):
+    monkeypatch.setattr("nscore._plan.SHARD_ROWS", 1)
+    make = _plan.Plan._shard  # noqa: SLF001
+
+    def slow(self, index, pairs):
+        time.sleep(0.05)
+        return make(self, index, pairs)
+
+    monkeypatch.setattr("nscore._plan.Plan._shard", slow)
+
+    async def cell(server):
+        work = ns.asimulate(records_of(99, 1), explanations_of(99), simulator="json_list", backend=backend(server))
+        task = asyncio.ensure_future(work)
+        await asyncio.sleep(0.4)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    with serve() as server:
+        started = time.monotonic()
+        asyncio.run(cell(server))  # it waits for the thread that plans
+        assert time.monotonic() - started < 2
+        assert asked(server) == 0
+
+
 def test_a_run_that_did_not_end_well_is_named_and_can_be_gone_on_with(tmp_path):
     def failing(messages):
         if "n1s1" in str(messages):

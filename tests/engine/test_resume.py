@@ -309,7 +309,7 @@ def test_a_file_is_no_folder_for_a_run(tmp_path):
 def test_a_parser_that_fails_costs_nothing_once_it_is_mended(tmp_path, monkeypatch, keep):
     with serve() as server:
         with monkeypatch.context() as patch:
-            patch.setattr("nscore.simulators.JsonList.parse", lambda *_: 1 / 0)
+            patch.setattr("nscore.simulators.JsonList.read", lambda *_: 1 / 0)
             with pytest.raises(ZeroDivisionError):
                 start(server, tmp_path, keep=keep, concurrency=1)
         sent = asked(server)
