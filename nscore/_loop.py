@@ -8,6 +8,7 @@ import signal
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from contextvars import copy_context
+from types import FrameType
 from typing import Any, TypeVar
 
 __all__ = ["run_to_end"]
@@ -16,97 +17,85 @@ T = TypeVar("T")
 
 
 def run_to_end(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Runs a coroutine and gives its result.
+    """Runs a coroutine in a thread and a loop of its own, and gives its result.
 
-    Where no loop runs, it runs here: the first Ctrl-C cancels it, so that it ends in order, the second stops it at
-    once; SIGTERM is like the first. Where one runs already it gets a thread and a loop of its own, and Ctrl-C cancels
-    it there.
+    So it is the same whether a loop runs already or not. The first Ctrl-C cancels the work, which then ends in order;
+    the second does not wait for that. SIGTERM is like the first.
     """
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        with asyncio.Runner() as runner:
-            return runner.run(_terminable(work))
-    return _elsewhere(work)
-
-
-async def _terminable(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    loop, task = asyncio.get_running_loop(), asyncio.current_task()
-    if threading.current_thread() is not threading.main_thread() or task is None:
-        return await work()
-    # A handler of the user's own is left alone.
-    if signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-        return await work()
-    terminated = False
-
-    def terminate() -> None:
-        nonlocal terminated
-        terminated = True
-        task.cancel()
-
-    with contextlib.suppress(NotImplementedError):
-        loop.add_signal_handler(signal.SIGTERM, terminate)
-    try:
-        return await work()
-    except asyncio.CancelledError:
-        if terminated:
-            raise KeyboardInterrupt from None
-        raise
-    finally:
-        with contextlib.suppress(NotImplementedError):
-            loop.remove_signal_handler(signal.SIGTERM)
-
-
-def _elsewhere(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    ended = threading.Event()
     result: list[T] = []
     failure: list[BaseException] = []
-    started = threading.Event()
-    stop: list[Callable[[], object]] = []
+    running: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any] | None]] = []
+    notes: list[str] = []
+    cancelled = False
 
     async def main() -> T:
-        loop, task = asyncio.get_running_loop(), asyncio.current_task()
-        if task is not None:
-            stop.append(lambda: loop.call_soon_threadsafe(task.cancel))
-        started.set()
-        return await work()
+        running.append((asyncio.get_running_loop(), asyncio.current_task()))
+        if cancelled:
+            raise asyncio.CancelledError
+        try:
+            return await work()
+        except asyncio.CancelledError as error:
+            notes.extend(getattr(error, "__notes__", ()))
+            raise
 
     def body() -> None:
         try:
-            with asyncio.Runner() as runner:
-                result.append(runner.run(main()))
+            result.append(asyncio.run(main()))
         except BaseException as error:  # noqa: BLE001  (it is raised again where the caller waits)
             failure.append(error)
         finally:
-            started.set()
+            ended.set()
 
     thread = threading.Thread(target=copy_context().run, args=(body,), name="nscore", daemon=True)
     with _hearing():
-        thread.start()
         try:
-            while thread.is_alive():
-                thread.join(0.2)
-        except KeyboardInterrupt:
-            started.wait()
-            for cancel in stop:
-                with contextlib.suppress(RuntimeError):
-                    cancel()
-            thread.join(5)
+            thread.start()
+            _wait(ended)
+        except KeyboardInterrupt as interrupt:
+            cancelled = True
+            for loop, task in running:
+                with contextlib.suppress(RuntimeError):  # the loop has ended
+                    loop.call_soon_threadsafe(task.cancel) if task is not None else None
+            _wait(ended)  # a second Ctrl-C is raised here
+            for note in notes:
+                interrupt.add_note(note)
             raise
+    thread.join()
     if failure:
         raise failure[0]
     return result[0]
 
 
+def _wait(ended: threading.Event) -> None:
+    # A signal may reach another thread of the process, and then wakes nobody who waits without end.
+    while not ended.wait(0.1):
+        pass
+
+
 @contextlib.contextmanager
 def _hearing() -> Iterator[None]:
-    """Ctrl-C is raised where the caller waits: the handler of `asyncio.run` would keep it for a loop that stands still."""
-    handler = signal.getsignal(signal.SIGINT)
-    kept = isinstance(getattr(getattr(handler, "func", None), "__self__", None), asyncio.Runner)
-    if not kept or threading.current_thread() is not threading.main_thread():
+    """Signals are raised where the caller waits.
+
+    SIGTERM by default ends the process at once, and the handler of `asyncio.run` keeps Ctrl-C for a loop that stands
+    still. Other handlers are the user's own, and are left alone.
+    """
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    of_a_loop = isinstance(getattr(getattr(before[signal.SIGINT], "func", None), "__self__", None), asyncio.Runner)
+    if of_a_loop:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if before[signal.SIGTERM] is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _interrupt)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, handler)
+        for number, handler in before.items():
+            if handler is not None and signal.getsignal(number) is not handler:
+                signal.signal(number, handler)
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

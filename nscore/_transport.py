@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from typing import Literal
 from urllib.request import getproxies, proxy_bypass
 
@@ -105,17 +106,8 @@ class Transport:
                         content = await _whole(response)
                     finally:
                         await response.aclose()
-        except (TimeoutError, httpx.TimeoutException) as error:
-            if _broken(error):
-                return self._failed("connection", error, start)
-            unsent = isinstance(error, httpx.ConnectTimeout | httpx.PoolTimeout)
-            return self._failed("timeout", error, start, unsent=unsent)
-        except (httpx.ConnectError, httpx.UnsupportedProtocol, httpx.ProxyError) as error:
-            return self._failed("connection", error, start, unsent=True)
-        except (httpx.NetworkError, httpx.RemoteProtocolError) as error:
-            return self._failed("connection", error, start)
-        except httpx.HTTPError as error:
-            return self._failed("protocol", error, start)
+        except _errors() as error:
+            return self._failed(error, start)
         said = retry_after(response.headers, datetime.now(UTC)) if response.status_code != httpx.codes.OK else None
         detail = "" if response.is_success else self._shown(content[:_LOOKED_AT].decode(errors="replace"))
         outcome = Outcome("reply", response.status_code, said, detail)
@@ -156,10 +148,11 @@ class Transport:
         """The beginning of a text, without secrets: they go first, so that none is cut and then not known."""
         return redact(text, self._secrets)[:500]
 
-    def _failed(self, kind: str, error: Exception, start: float, *, unsent: bool = False) -> Answer:
+    def _failed(self, error: Exception, start: float) -> Answer:
+        kind, unsent = _how(error)
         words = str(error) or ("no whole reply in time" if isinstance(error, TimeoutError) else "")
         detail = self._shown(f"{type(error).__name__}: {words}".rstrip(": "))
-        return Answer(Outcome(kind, detail=detail), b"", time.monotonic() - start, unsent)  # type: ignore[arg-type]
+        return Answer(Outcome(kind, detail=detail), b"", time.monotonic() - start, unsent)
 
 
 async def _whole(response: httpx.Response) -> bytes:
@@ -172,14 +165,49 @@ async def _whole(response: httpx.Response) -> bytes:
     return b"".join(parts)
 
 
-def _broken(error: Exception) -> bool:
-    """Whether what `httpx-aiohttp` calls a timeout of connecting is a connection that broke when it was there."""
+def _how(error: BaseException) -> tuple[Literal["timeout", "connection", "protocol"], bool]:
+    """The kind of a failure, and whether nothing of the request can have reached the server."""
+    if isinstance(error.__cause__, _aiohttp_errors()):  # as httpx-aiohttp has it, every one is a timeout of connecting
+        return _how(error.__cause__)
+    names = {kind.__name__ for kind in type(error).__mro__}
+    for found, how in _HOWS.items():
+        if found in names:
+            return how
+    return "protocol", False
+
+
+# The names of httpx's errors and of aiohttp's, which may not be there; the first that fits tells.
+_HOWS: dict[str, tuple[Literal["timeout", "connection", "protocol"], bool]] = {
+    "ConnectTimeout": ("timeout", True),
+    "PoolTimeout": ("timeout", True),
+    "ConnectionTimeoutError": ("timeout", True),
+    "TimeoutException": ("timeout", False),
+    "TimeoutError": ("timeout", False),
+    "ConnectError": ("connection", True),
+    "UnsupportedProtocol": ("connection", True),
+    "ProxyError": ("connection", True),
+    "ClientConnectorError": ("connection", True),
+    "ClientHttpProxyError": ("connection", True),
+    "InvalidURL": ("connection", True),
+    "NetworkError": ("connection", False),
+    "RemoteProtocolError": ("connection", False),
+    "ClientConnectionError": ("connection", False),
+    "ClientPayloadError": ("connection", False),
+}
+
+
+@cache
+def _errors() -> tuple[type[Exception], ...]:
+    return (TimeoutError, httpx.HTTPError, *_aiohttp_errors())
+
+
+@cache
+def _aiohttp_errors() -> tuple[type[Exception], ...]:
     try:
-        from aiohttp import ClientConnectionError, ClientConnectorError  # noqa: PLC0415  (an extra)
+        from aiohttp import ClientError  # noqa: PLC0415  (an extra)
     except ImportError:
-        return False
-    cause = error.__cause__
-    return isinstance(cause, ClientConnectionError) and not isinstance(cause, ClientConnectorError | TimeoutError)
+        return ()
+    return (ClientError,)
 
 
 def _aiohttp(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import shutil
 import tempfile
-import threading
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,9 +30,6 @@ from nscore.run import SETTINGS, Run, Workplace
 from nscore.simulators import PromptSimulator, Shuffled, Simulator
 
 __all__ = ["Estimate", "Price", "Tally", "asimulate", "estimate", "simulate"]
-
-# How long an interrupted notebook waits for the work in its other thread to end.
-INTERRUPTED_S = 2.0
 
 
 @overload
@@ -183,46 +179,28 @@ def simulate(
         check_offline(named, backend, out, limit)
         met = meet(records, explanations, by=by, splits=splits, leaks=leaks)
         return like(met.given, _predicted(met, named))
-    notes: list[str] = []
-    begun, ended = threading.Event(), threading.Event()
-
-    async def work() -> pl.DataFrame | pl.LazyFrame | Run:
-        begun.set()
-        try:
-            return await asimulate(
-                records,
-                explanations,
-                simulator=named,
-                backend=backend,
-                out=out,
-                by=by,
-                splits=splits,
-                leaks=leaks,
-                limit=limit,
-                concurrency=concurrency,
-                requests_per_minute=requests_per_minute,
-                tokens_per_minute=tokens_per_minute,
-                timeout_s=timeout_s,
-                attempts=attempts,
-                price=price,
-                max_cost=max_cost,
-                keep=keep,
-                distribution=distribution,
-            )
-        except asyncio.CancelledError as error:
-            notes.extend(getattr(error, "__notes__", ()))
-            raise
-        finally:
-            ended.set()
-
-    try:
-        return run_to_end(work)
-    except KeyboardInterrupt as interrupt:  # another object than what ends the work, perhaps in another thread
-        if begun.is_set():
-            ended.wait(INTERRUPTED_S)
-        for note in notes:
-            interrupt.add_note(note)
-        raise
+    return run_to_end(
+        lambda: asimulate(
+            records,
+            explanations,
+            simulator=named,
+            backend=backend,
+            out=out,
+            by=by,
+            splits=splits,
+            leaks=leaks,
+            limit=limit,
+            concurrency=concurrency,
+            requests_per_minute=requests_per_minute,
+            tokens_per_minute=tokens_per_minute,
+            timeout_s=timeout_s,
+            attempts=attempts,
+            price=price,
+            max_cost=max_cost,
+            keep=keep,
+            distribution=distribution,
+        )
+    )
 
 
 async def asimulate(

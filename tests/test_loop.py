@@ -146,18 +146,14 @@ def test_ctrl_c_cancels_the_work_and_is_raised_again(where):
 
 @EVERYWHERE
 def test_the_second_ctrl_c_does_not_wait(where):
-    release = threading.Event()
+    async def slow():
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(3)
 
-    async def stubborn():
-        while not release.is_set():
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.sleep(0.05)
-
-    try:
-        with pytest.raises(KeyboardInterrupt), interrupted(0.2), interrupted(0.5):
-            where(lambda: run_to_end(stubborn))
-    finally:
-        release.set()
+    with pytest.raises(KeyboardInterrupt), interrupted(0.2), interrupted(0.5):
+        where(lambda: run_to_end(slow))
 
 
 def test_no_thread_is_left():
