@@ -267,7 +267,11 @@ class Engine:
                 await self._requests_pace.take()
             if self._tokens_pace is not None:
                 await self._tokens_pace.take(tokens)
-            self._place.journal.note(sent(request.key, attempt, most))
+            note = sent(request.key, attempt, most)
+            if self._options.max_cost is None:
+                self._place.journal.note(note)
+            else:  # what may be spent is known on the disk before it is
+                await self._place.journal.store(note, at_once=True)
             self.tally.sent += 1
             answer = await self._transport.post(request.path, request.body)
             status = answer.outcome.http_status

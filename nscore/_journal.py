@@ -125,10 +125,13 @@ class Journal(JournalReader):
         self._put(_Queued(msgspec.json.encode(head), payload, waiter))
         return waiter
 
-    async def store(self, head: dict[str, object], payload: bytes = b"") -> Location:
-        """Appends a frame and waits until it is durable; a task that is cancelled meanwhile leaves it queued."""
+    async def store(self, head: dict[str, object], payload: bytes = b"", *, at_once: bool = False) -> Location:
+        """Appends a frame and waits until it is durable; a task that is cancelled meanwhile leaves it queued.
+
+        `at_once` does not wait for others to share the commit, as something else waits for this.
+        """
         waiter: asyncio.Future[Location] = asyncio.get_running_loop().create_future()
-        self._put(_Queued(msgspec.json.encode(head), payload, waiter))
+        self._put(_Queued(msgspec.json.encode(head), payload, waiter), urgent=at_once)
         return await waiter
 
     def note(self, head: dict[str, object]) -> None:
@@ -139,7 +142,7 @@ class Journal(JournalReader):
         """Waits until all that was queued is durable."""
         waiter = concurrent.futures.Future[Location]()
         waiter.set_running_or_notify_cancel()
-        self._put(_Queued(None, b"", waiter))
+        self._put(_Queued(None, b"", waiter), urgent=True)
         waiter.result()
 
     def close(self) -> None:
@@ -212,7 +215,7 @@ class Journal(JournalReader):
         finally:
             os.close(file)
 
-    def _put(self, queued: _Queued) -> None:
+    def _put(self, queued: _Queued, *, urgent: bool = False) -> None:
         if len(queued.payload) > LARGEST_PAYLOAD:
             raise JournalError(f"{self.folder}: a payload of {len(queued.payload):,} bytes; the most is 1 GiB.")
         with self._wake:
@@ -226,8 +229,7 @@ class Journal(JournalReader):
             self._queue.append(queued)
             self._waited += queued.waiter is not None
             self.queued_bytes += _bytes(queued)
-            if queued.head is None:
-                self._urgent = True
+            self._urgent = self._urgent or urgent
             if self._urgent or self._waited == _FULL_COMMIT:
                 self._wake.notify()
 

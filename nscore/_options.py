@@ -56,11 +56,6 @@ class Options:
                 raise SettingError(f"{name}: found {number}, expected a number above 0")
         if self.max_cost is not None and not 0 <= self.max_cost < math.inf:
             raise SettingError(f"max_cost: found {self.max_cost}, expected dollars, 0 or more")
-        if self.max_cost is not None and self.price is None:
-            raise SettingError(
-                "max_cost: nobody knows what this model costs there; say it: price=(input, output) dollars for a million "
-                "tokens (--price INPUT,OUTPUT)"
-            )
         if self.keep not in {"raw", "needed"}:
             raise SettingError(f"keep: found {self.keep!r}, expected 'raw' or 'needed'")
 
@@ -71,8 +66,18 @@ def check_limit(limit: int | None) -> None:
         raise SettingError(f"limit: found {limit}, expected 1 or more")
 
 
-def price_of(given: Prices | None, backend: Backend) -> Price | None:
-    """What was said, else what the table of prices says of a backend's model."""
-    if given is None:
-        return listed_price(backend.url, backend.model) if backend.name != "replay" else None
-    return given if isinstance(given, Price) else Price(*given)
+def price_of(given: Prices | None, backend: Backend, *, max_cost: float | None = None) -> Price | None:
+    """What was said, else what the table of prices says of a backend's model.
+
+    Raises:
+        SettingError: if nobody knows, and there is a limit to keep.
+    """
+    if given is not None:
+        return given if isinstance(given, Price) else Price(*given)
+    price = listed_price(backend.url, backend.model) if backend.name != "replay" else None
+    if price is None and max_cost is not None:
+        raise SettingError(
+            f"max_cost: nobody knows what {backend.model} costs at {backend.url}; say it: price=(input, output) dollars "
+            "for a million tokens (--price INPUT,OUTPUT)"
+        )
+    return price

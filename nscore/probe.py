@@ -197,10 +197,12 @@ class _Probe:
 
     async def _generated(self, depth: int) -> None:
         """Do logprobs come with what is generated after a plain text, and are they those of the same tokens in a prompt?"""
-        written = await self._ask(_text(LONGER, max_tokens=4, logprobs=depth or self.can.logprobs), "completions")
-        if not self.can.chat:
-            given = None if written is None else written.tokens
-            self.can = replace(self.can, logprobs=_depth(given, self.can.logprobs))
+        of_chat = self.can.logprobs
+        asked = self._backend.assumed.logprobs
+        self.can = replace(self.can, logprobs=asked)
+        written = await self._ask(_text(LONGER, max_tokens=4, logprobs=asked), "generated")
+        given = None if written is None else written.tokens
+        self.can = replace(self.can, logprobs=of_chat if self.can.chat else _depth(given, self.can.logprobs))
         if depth and written is not None and written.tokens is not None:
             self.can = replace(self.can, aligned=await self._aligned(written.text, written.tokens))
 
@@ -259,7 +261,7 @@ class _Probe:
 
     def _is_missing(self, status: int, said: str, what: str) -> bool:
         """Whether a refusal says that the server has nothing of the kind, not that it failed or will not have us."""
-        if what == "structured":
+        if what in {"structured", "generated"}:
             return status in {200, 400, 404, 415, 422, 500, 501}
         if status == 200:  # what came could not be read
             return what == "completions"
@@ -268,17 +270,18 @@ class _Probe:
 
     def _change(self, status: int, said: str, what: str) -> dict[str, object] | None:
         """What to leave out or to name otherwise after a refusal; None where it says nothing of the sort."""
-        can, chat = self.can, what != "completions"
+        can, chat = self.can, what in {"chat", "structured"}
         if status not in {400, 403, 422, 500, 501}:
             return None
         if chat and can.limit == "max_tokens" and "max_completion_tokens" in said:
             return {"limit": "max_completion_tokens"}
         if can.temperature and "temperature" in said:
             return {"temperature": False}
-        if "logprobs" not in said and not (not chat and "echo" in said):
+        echoes = what == "completions"
+        if "logprobs" not in said and not (echoes and "echo" in said):
             return None
-        name = "logprobs" if chat else "prompt_logprobs"
-        now = can.logprobs if chat else can.prompt_logprobs
+        name = "prompt_logprobs" if echoes else "logprobs"
+        now = can.prompt_logprobs if echoes else can.logprobs
         if not now:
             return None
         smaller = [n for n in map(int, re.findall(r"(?<![\w.-])\d{1,4}(?![\w-])", said)) if 0 < n < now]
@@ -294,10 +297,14 @@ def _text(text: str, *, max_tokens: int = 1, logprobs: int = 0, prompt_logprobs:
 def _depth(tokens: TokenLogprobs | None, asked: int) -> int:
     """How many of the alternatives that were asked for come with a token.
 
-    With a token that is not among them comes one more, and those that are spelled alike come as one: so the most where
-    they are enough, else the fewest.
+    A token that is not among the likeliest comes besides them, and is the least likely; those that are spelled alike
+    come as one. So it is the most where they are enough, else the fewest.
     """
-    depths = [len(tokens.top(i)) for i in range(len(tokens.texts))] if tokens is not None else []
+    depths = []
+    for index, text in enumerate(tokens.texts if tokens is not None else ()):
+        tops = sorted(tokens.top(index) if tokens is not None else (), key=lambda top: top[1])
+        besides = 1 < len(tops) < asked and tops[0][0] == text
+        depths.append(len(tops) - besides)
     most = max(depths, default=0)
     return asked if most >= asked else min(d for d in depths if d) if most else 0
 

@@ -247,7 +247,7 @@ async def asimulate(
         tokens_per_minute=tokens_per_minute,
         timeout_s=timeout_s,
         retries=Retries(attempts=attempts),
-        price=price_of(price, backend),
+        price=price_of(price, backend, max_cost=max_cost),
         max_cost=max_cost,
         keep=keep,
         distribution=distribution,

@@ -38,7 +38,7 @@ class Replay:
             given = dict(told["backend"])
             inner = BACKENDS[given.pop("name")](**given)
             can = msgspec.convert(told["capabilities"], Capabilities)
-        except (OSError, ValueError, KeyError, TypeError, msgspec.ValidationError) as error:
+        except (OSError, ValueError, LookupError, TypeError, RecursionError, msgspec.ValidationError) as error:
             raise BackendError(
                 f"{file}: expected the settings of a run ({error}). Name the folder of a run."
             ) from error
