@@ -24,6 +24,7 @@ from nscore.records import (
     PREDICTED,
     PREDICTED_RAW,
     PROMPT_VERSION,
+    RECORDS,
     SCORED_SPLITS,
     SEQUENCE,
     SHOWN,
@@ -104,9 +105,17 @@ class Meeting:
 
 
 def meet(
-    records: Frame, explanations: Frame, *, by: Sequence[str] | None, splits: Sequence[str] | None, leaks: Leaks
+    records: Frame,
+    explanations: Frame,
+    *,
+    by: Sequence[str] | None,
+    splits: Sequence[str] | None,
+    leaks: Leaks,
+    whole: bool = True,
 ) -> Meeting:
     """Validates both tables and lets them meet.
+
+    The records are validated as a `whole`, or else by whoever goes through them, block by block.
 
     Raises:
         TableError: if a table is not valid, or no explanation is of a neuron that has records.
@@ -114,7 +123,10 @@ def meet(
     """
     keys = [LAYER, NEURON] if by is None else list(by)
     given, told = source(records), source(explanations)
-    validate(given, "records", by=keys)
+    if whole:
+        validate(given, "records", by=keys)
+    else:
+        RECORDS.check(given.schema(), given.name, keys)
     validate(told, "explanations", by=keys)
     columns = given.schema().names()
     wanted = scored_splits(columns, splits or (SIMULATED_SPLITS if SPLIT in columns else None))

@@ -16,17 +16,19 @@ import polars as pl
 
 from nscore._meeting import Meeting
 from nscore.backends import Backend
+from nscore.errors import TableError
 from nscore.exchange import Capabilities, Prompt
 from nscore.frames import reading
 from nscore.records import EXPLANATION, EXPLANATION_ID, POSITION, SEQUENCE, SIMULATOR, TOKEN
 from nscore.simulators import Ask, PromptSimulator, Shuffled
+from nscore.validate import validate
 
 __all__ = ["Group", "Plan", "Request", "Shard", "request_key"]
 
 SHARD_ROWS = 1 << 15
 BATCH_ROWS = 1 << 15
 # A run makes two passes, one to count; a small plan is made once.
-REMEMBERED_BYTES = 16 << 20
+REMEMBERED_BYTES = 8 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +163,7 @@ class Plan:
         index = 0
         self.digests = []
         for block in _blocks(_ordered(self.meeting), self.meeting.keys, self._rows):
+            self._check(block)
             pairs = self._pairs(block)
             if not pairs.height:
                 continue
@@ -179,6 +182,14 @@ class Plan:
     def stop(self) -> None:
         """Lets a pass in another thread end at its next shard: nobody wants the rest."""
         self._stopped = True
+
+    def _check(self, block: pl.DataFrame) -> None:
+        """Whole neurons are validated as they come by; an error is found again where it stands in its file."""
+        try:
+            validate(block, "records", by=self.meeting.keys)
+        except TableError:
+            validate(self.meeting.given, "records", by=self.meeting.keys)
+            raise
 
     def _pairs(self, block: pl.DataFrame) -> pl.DataFrame:
         seen = None if self._seen is None else self._seen.lazy()

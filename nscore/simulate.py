@@ -240,7 +240,7 @@ async def asimulate(
         return await asyncio.to_thread(lambda: like(met.given, _predicted(met, named)))
     those = asking(named, backend)
     assert backend is not None  # noqa: S101  (_asking has seen to it)
-    met = await asyncio.to_thread(lambda: meet(records, explanations, by=by, splits=splits, leaks=leaks))
+    met = await asyncio.to_thread(lambda: meet(records, explanations, by=by, splits=splits, leaks=leaks, whole=False))
     options = Options(
         concurrency=concurrency,
         requests_per_minute=requests_per_minute,
@@ -304,7 +304,7 @@ def estimate(
         (10, True)
     """
     those = asking(chosen(simulator), backend)
-    met = meet(records, explanations, by=by, splits=splits, leaks=leaks)
+    met = meet(records, explanations, by=by, splits=splits, leaks=leaks, whole=False)
     return measured(
         Plan(met, those, backend, backend.assumed, limit),
         backend,

@@ -11,7 +11,7 @@ from backends.fixtures import CAN, CHAT
 
 import nscore as ns
 from nscore.backends import Backend, Replay
-from nscore.errors import BackendError, NscoreError
+from nscore.errors import BackendError, JournalError
 
 
 @pytest.fixture(scope="module")
@@ -95,10 +95,7 @@ def test_a_bad_address_in_the_settings_is_refused_in_words(run, tmp_path):
         Replay(tmp_path)
 
 
-def test_a_run_whose_journal_is_gone_knows_nothing_or_is_refused(run, tmp_path):
+def test_a_run_whose_journal_is_gone_is_refused_in_words(run, tmp_path):
     shutil.copy(run / "run.json", tmp_path)
-    try:
-        replay = Replay(tmp_path)
-    except NscoreError:
-        return
-    assert replay.past(bytes(32)) is None
+    with pytest.raises(JournalError, match="there is no journal here"):
+        Replay(tmp_path)
