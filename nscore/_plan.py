@@ -27,6 +27,7 @@ __all__ = ["Group", "Plan", "Request", "Shard", "request_key"]
 
 SHARD_ROWS = 1 << 15
 BATCH_ROWS = 1 << 15
+SLICE_ROWS = 1 << 12
 # A run makes two passes, one to count; a small plan is made once.
 REMEMBERED_BYTES = 8 << 20
 
@@ -149,7 +150,7 @@ class Plan:
             return
         made, size = [], 0
         for shard in self._passed():
-            size += sum(len(request.body) for request in shard.requests)
+            size += sum(len(request.body) for request in shard.requests) + shard.pairs.height
             if size <= REMEMBERED_BYTES:
                 made.append(shard)
             else:
@@ -198,7 +199,9 @@ class Plan:
         return pl.concat(parts).sort(meeting.order).collect()
 
     def _shard(self, index: int, pairs: pl.DataFrame) -> Shard:
-        digest = hashlib.sha256(_content(pairs))
+        digest = hashlib.sha256()
+        for part in pairs.drop(EXPLANATION).iter_slices(SLICE_ROWS):  # the requests' keys hold the explanations
+            digest.update(_content(part))
         requests: list[Request] = []
         too_long: list[tuple[int, int]] = []
         for group in self._groups(pairs):

@@ -29,9 +29,10 @@ class OpenAI(Server):
     """
 
     ROOT: ClassVar[str] = ""
+    USUAL: ClassVar[str] = "https://api.openai.com/v1"
 
     def __post_init__(self) -> None:
-        self._resolve("OPENAI_BASE_URL", "https://api.openai.com/v1", ("OPENAI_API_KEY",))
+        self._resolve("OPENAI_BASE_URL", self.USUAL, ("OPENAI_API_KEY",))
 
     @property
     def name(self) -> str:

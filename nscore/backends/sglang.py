@@ -20,12 +20,16 @@ __all__ = ["SGLang"]
 @backend("sglang")
 @dataclass(frozen=True, slots=True)
 class SGLang(OpenAI):
-    """SGLang's server. See `OpenAI`; a base URL that ends in `/v1`, that of its OpenAI routes, is taken without it."""
+    """SGLang's server. See `OpenAI`; a base URL that ends in `/v1`, that of its OpenAI routes, is taken without it.
+
+    `base_url` is `$OPENAI_BASE_URL` or http://localhost:30000 where left out.
+    """
 
     ROOT: ClassVar[str] = "/v1"
+    USUAL: ClassVar[str] = "http://localhost:30000"
 
     def __post_init__(self) -> None:
-        self._resolve("OPENAI_BASE_URL", "https://api.openai.com/v1", ("OPENAI_API_KEY",), without="/v1")
+        self._resolve("OPENAI_BASE_URL", self.USUAL, ("OPENAI_API_KEY",), without="/v1")
 
     @property
     def name(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from nscore.backends._protocol import backend
 from nscore.backends.openai import OpenAI
@@ -16,8 +17,11 @@ __all__ = ["VLLM"]
 class VLLM(OpenAI):
     """vLLM's server. See `OpenAI`; logprobs of a prompt are asked for by `prompt_logprobs`.
 
+    `base_url` is `$OPENAI_BASE_URL` or http://localhost:8000/v1 where left out.
     Every token of the prompt then comes with its own logprobs but the first, whose text only the echoed prompt tells.
     """
+
+    USUAL: ClassVar[str] = "http://localhost:8000/v1"
 
     @property
     def name(self) -> str:
