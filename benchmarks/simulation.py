@@ -30,7 +30,7 @@ import nscore as ns
 from nscore._plan import Plan
 from nscore.exchange import Prompt
 
-SIMULATOR = ns.JsonList(repeat_tokens=False)
+SIMULATOR = ns.JsonList(numbers_alone=True)
 
 
 def throughput(arguments: argparse.Namespace) -> None:
@@ -250,8 +250,8 @@ def prompts(_: argparse.Namespace) -> None:
         ns.TabList(pack=10),
         ns.JsonList(),
         ns.JsonList(pack=10),
-        ns.JsonList(repeat_tokens=False),
-        ns.JsonList(repeat_tokens=False, pack=10),
+        ns.JsonList(numbers_alone=True),
+        ns.JsonList(numbers_alone=True, pack=10),
     ]
     for simulator in simulators:
         asks = list(simulator.asks("words for colours, above all red", records, can))
@@ -265,7 +265,7 @@ def prompts(_: argparse.Namespace) -> None:
         expected = len(asks) * (fixed + n * record)
         dollars = 1000 * (prompt * price.input + answer * price.output) / 1e6
         name = simulator.name + (f", pack={pack}" if pack > 1 else "")
-        name += "" if getattr(simulator, "repeat_tokens", True) else ", numbers alone"
+        name += "" if not getattr(simulator, "numbers_alone", False) else ", numbers alone"
         print(
             f"{name:<34} {1000 * len(asks):>9,} {fixed:>5} {record:>5} {prompt / 640:>14.1f} {prompt / expected:>14.2f}"
             f" {answer / 640:>14.1f} {dollars:>9.2f}"

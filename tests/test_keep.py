@@ -22,7 +22,7 @@ from nscore.simulators import AllAtOnce, JsonList, TabList, TokenByToken
 CAN = Capabilities(logprobs=15, prompt_logprobs=15, aligned=True, structured=True, ten=1)
 RECORDS = [["The", "\t", " 10", "日", ""], [" a"]]
 MARK = needed(Reply("x"), Prompt(())).partition(b"{")[0]
-LISTS = [JsonList(), JsonList(pack=2), JsonList(pack=2, repeat_tokens=False), TabList(), TabList(pack=2)]
+LISTS = [JsonList(), JsonList(pack=2), JsonList(pack=2, numbers_alone=True), TabList(), TabList(pack=2)]
 
 
 def value(token):

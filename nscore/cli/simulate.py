@@ -21,7 +21,7 @@ from nscore.simulators import SIMULATORS, PromptSimulator, Shuffled, Simulator, 
 
 __all__ = ["configure", "run"]
 
-OPTIONS = ("pack", "replicates", "temperature", "max_record_tokens", "long_records")
+OPTIONS = ("pack", "numbers_alone", "replicates", "temperature", "max_record_tokens", "long_records")
 LIMITS = (
     "limit",
     "concurrency",
@@ -54,6 +54,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_backend(parser)
     group = parser.add_argument_group("what is asked")
     group.add_argument("--pack", type=int, metavar="N", help="records of one explanation in one prompt (default: 1)")
+    group.add_argument(
+        "--numbers-alone",
+        action="store_true",
+        default=None,
+        help="json_list: the answer repeats no tokens, and is cheaper",
+    )
     group.add_argument("--replicates", type=int, metavar="N", help="answers that are averaged (default: 1)")
     group.add_argument("--temperature", type=float, metavar="T", help="(default: 0; 1 where there are replicates)")
     group.add_argument(

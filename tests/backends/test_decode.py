@@ -26,7 +26,7 @@ CAN = Capabilities(logprobs=5, prompt_logprobs=5, aligned=True, structured=True,
 RECORDS = [[" cat", "\t", "</think>"], ["a"]]
 ASKED = [
     (simulator, next(iter(simulator.asks("cats", RECORDS, CAN))))
-    for simulator in (AllAtOnce(), JsonList(), JsonList(pack=2, repeat_tokens=False), TabList(pack=2), TokenByToken())
+    for simulator in (AllAtOnce(), JsonList(), JsonList(pack=2, numbers_alone=True), TabList(pack=2), TokenByToken())
 ]
 SOME = settings(max_examples=150, deadline=None)
 

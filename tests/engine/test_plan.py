@@ -248,7 +248,7 @@ def test_a_key_changes_with_all_that_changes_an_answer():
         first_key(server={"base_url": "http://127.0.0.1:1/v2"}),
         first_key(server={"extra": {"top_p": 0.5}}),
         first_key(temperature=0.5),
-        first_key(pack=1, repeat_tokens=False),
+        first_key(pack=1, numbers_alone=True),
         requests_of(plan_of(record(["a", "b"]), explained("y")))[0].key,
         requests_of(plan_of(record(["a", "c"]), explained("x")))[0].key,
         requests_of(plan_of(record(["a", "b", "c"]), explained("x")))[0].key,

@@ -38,7 +38,7 @@ from nscore.exchange import Reply
 from nscore.records import OK
 from nscore.simulators import JsonList, TabList
 
-PAIRS, NUMBERS, TABS = JsonList(), JsonList(repeat_tokens=False), TabList()
+PAIRS, NUMBERS, TABS = JsonList(), JsonList(numbers_alone=True), TabList()
 FORMS = [PAIRS, NUMBERS, TABS]
 form = pytest.mark.parametrize("simulator", FORMS, ids=["json_pairs", "json_numbers", "tab"])
 json_form = pytest.mark.parametrize("simulator", [PAIRS, NUMBERS], ids=["json_pairs", "json_numbers"])
@@ -117,7 +117,7 @@ def test_a_true_answer_keeps_to_the_schema(filled, simulator, one):
             for wrong in (entries[1:], [*entries, entries[0]]):
                 assert not fits({"records": [*rows[1:], row | {"activations": wrong}]}, schema)
         for wrong in (top + 1, -1, 0.5, "3", None):
-            entry = entries[0] | {"activation": wrong} if simulator.repeat_tokens else wrong
+            entry = entries[0] | {"activation": wrong} if not simulator.numbers_alone else wrong
             assert not fits({"records": [row | {"activations": [entry, *entries[1:]]}, *rows[1:]]}, schema)
 
 
@@ -418,7 +418,9 @@ def number_places(simulator, answer):
     if simulator is TABS:
         pattern = r"\t(?=[0-9]+(?:\n|\Z))"  # chatter has none
     else:
-        pattern = r'"activation":(?=[0-9])' if simulator.repeat_tokens else r'(?:"activations":\[|(?<=[0-9]),)(?=[0-9])'
+        pattern = (
+            r'"activation":(?=[0-9])' if not simulator.numbers_alone else r'(?:"activations":\[|(?<=[0-9]),)(?=[0-9])'
+        )
     return [m.end() for m in re.finditer(pattern, answer)]
 
 

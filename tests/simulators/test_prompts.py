@@ -28,7 +28,7 @@ from nscore.simulators import (
 )
 from nscore.simulators._prompts import examples, visible
 
-LISTS = [JsonList(), JsonList(repeat_tokens=False), TabList()]
+LISTS = [JsonList(), JsonList(numbers_alone=True), TabList()]
 ALL = [AllAtOnce(), TokenByToken(), *LISTS]
 NAMES = ["all_at_once", "token_by_token", "json_list", "json_list_numbers", "tab_list"]
 each = pytest.mark.parametrize("simulator", ALL, ids=NAMES)
