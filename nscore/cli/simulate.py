@@ -198,5 +198,25 @@ def _report(arguments: argparse.Namespace, *files: Path) -> int:
         print_json({"tokens": counts, "files": list(files)})
     else:
         print(table(counts))
+        for requests in files[1:]:
+            print(f"\n{_calls(requests)}")
         print(f"\nwrote {' and '.join(map(str, files))}")
     return 0 if (counts[STATUS] == OK).all() else 3
+
+
+def _calls(file: Path) -> str:
+    """What the calls came to, and why some failed."""
+    rows = pl.scan_parquet(file, glob=False)
+    failed = pl.col(STATUS) != OK
+    sums = pl.col("prompt_tokens", "completion_tokens", "price").sum()
+    told = rows.select(pl.len(), failed.sum().alias("failed"), pl.col("price").count().alias("priced"), sums).collect()
+    row = told.row(0, named=True)
+    price = f", {dollars(row['price'])}" if row["priced"] else ""
+    tokens = f"{row['prompt_tokens']:,} tokens in, {row['completion_tokens']:,} out"
+    lines = [f"{row['len']:,} requests, {row['failed']:,} failed, {tokens}{price}"]
+    if row["failed"]:
+        # the first words tell the kind: what follows is about one request
+        why = pl.col("error").str.slice(0, 60).alias("why")
+        worst = rows.filter(failed).group_by(STATUS, why).len("requests").sort("requests", descending=True).head(5)
+        lines.append(table(worst.collect()))
+    return "\n".join(lines)
