@@ -19,7 +19,7 @@ from nscore.backends import Backend
 from nscore.errors import TableError
 from nscore.exchange import Capabilities, Prompt
 from nscore.frames import reading
-from nscore.records import EXPLANATION, EXPLANATION_ID, POSITION, SEQUENCE, SIMULATOR, TOKEN
+from nscore.records import EXPLANATION, EXPLANATION_ID, POSITION, SEQUENCE, SIMULATOR, TOKEN, is_text
 from nscore.simulators import Ask, PromptSimulator, Shuffled
 from nscore.validate import validate
 
@@ -28,6 +28,8 @@ __all__ = ["Group", "Plan", "Request", "Shard", "request_key"]
 SHARD_ROWS = 1 << 15
 BATCH_ROWS = 1 << 15
 SLICE_ROWS = 1 << 12
+# Whose bytes are their values.
+PLAIN = (pl.Int8, pl.Int16, pl.Int32, pl.Int64, pl.UInt8, pl.UInt16, pl.UInt32, pl.UInt64, pl.Float32, pl.Float64)
 # A run makes two passes, one to count; a small plan is made once.
 REMEMBERED_BYTES = 8 << 20
 
@@ -201,7 +203,8 @@ class Plan:
     def _shard(self, index: int, pairs: pl.DataFrame) -> Shard:
         digest = hashlib.sha256()
         for part in pairs.drop(EXPLANATION).iter_slices(SLICE_ROWS):  # the requests' keys hold the explanations
-            digest.update(_content(part))
+            for values in _content(part):
+                digest.update(values)
         requests: list[Request] = []
         too_long: list[tuple[int, int]] = []
         for group in self._groups(pairs):
@@ -258,11 +261,23 @@ def request_key(url: str, path: str, body: bytes, replicate: int) -> bytes:
     return hashlib.sha256(b"".join(len(p).to_bytes(8) + p for p in parts)).digest()
 
 
-def _content(rows: pl.DataFrame) -> bytes:
-    """The values of a frame, the same in every process: codes of categories are not."""
-    raw = [name for name, dtype in rows.schema.items() if "Binary" in str(dtype)]  # JSON cannot hold bytes
-    values = [repr(rows[name].to_list()) for name in raw]
-    return "\n".join([str(rows.schema), *values, rows.drop(raw).write_ndjson()]).encode()
+def _content(rows: pl.DataFrame) -> Iterator[bytes]:
+    """The values of a frame as bytes, the same in every process and version: codes of categories are not."""
+    for column in rows.iter_columns():
+        yield f"\0{column.name}\0{column.dtype}\0".encode()
+        values = column.cast(pl.String) if is_text(column.dtype) else column
+        if values.null_count():
+            yield values.is_null().to_numpy().tobytes()
+        if values.dtype == pl.String:
+            known = values.fill_null("")
+            yield known.str.len_bytes().to_numpy().tobytes()
+            yield known.str.join().item().encode()
+        elif values.dtype in PLAIN:
+            yield values.fill_null(0).to_numpy().tobytes()
+        elif "Binary" in str(values.dtype):  # JSON cannot hold bytes
+            yield repr(values.to_list()).encode()
+        else:
+            yield values.to_frame().write_ndjson().encode()
 
 
 def _cut(shard: Shard, requests: int) -> Shard:
