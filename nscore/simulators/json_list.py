@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import msgspec
+
 from nscore.errors import ReplyError
 from nscore.simulators._lists import Listed, ListSimulator
 from nscore.simulators._prompts import instruction, piece, visible
@@ -133,7 +135,7 @@ def _object(properties: dict[str, object]) -> dict[str, object]:
 
 
 def _compact(content: object) -> str:
-    return json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+    return msgspec.json.encode(content).decode()
 
 
 def _rows(text: str, *, placed: bool) -> list[dict[str, object]]:
