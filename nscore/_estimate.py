@@ -80,8 +80,8 @@ def measured(
                     stored += round(size / BYTES_PER_TOKEN) * ECHO_BYTES
                 stored += answer * (LOGPROB_BYTES if prompt.logprobs and keep == "raw" else TEXT_BYTES) + FRAME_BYTES
             told(len(shard.requests))
-    keys = np.frombuffer(firsts, dtype=np.uint64).copy()
-    keys.sort()
+    keys = np.frombuffer(firsts, dtype=np.uint64)
+    keys.sort()  # in place: there may be millions
     again = keys[1:][keys[1:] == keys[:-1]]  # of a key that comes n times, n - 1
     calls = len(keys) - len(again)
     distinct = calls / max(1, len(keys))

@@ -31,7 +31,7 @@ SLICE_ROWS = 1 << 12
 # Whose bytes are their values.
 PLAIN = (pl.Int8, pl.Int16, pl.Int32, pl.Int64, pl.UInt8, pl.UInt16, pl.UInt32, pl.UInt64, pl.Float32, pl.Float64)
 # A run makes two passes, one to count; a small plan is made once.
-REMEMBERED_BYTES = 8 << 20
+REMEMBERED_BYTES = 6 << 20
 
 
 @dataclass(frozen=True, slots=True)
