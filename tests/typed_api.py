@@ -32,6 +32,19 @@ def stages(df: pl.DataFrame, lf: pl.LazyFrame, path: Path) -> None:
     ns.score(df.to_arrow())
 
 
+async def asking(df: pl.DataFrame, path: Path) -> None:
+    """A model server: with a folder a run comes back, without one the frame."""
+    server = ns.OpenAI(model="tiny", base_url="http://localhost:8000/v1")
+    assert_type(ns.simulate(df, df, simulator="json_list", backend=server), pl.DataFrame)
+    assert_type(ns.simulate(path, df, simulator=ns.AllAtOnce(), backend=ns.VLLM("tiny")), pl.LazyFrame)
+    run = ns.simulate(df, df, simulator=[ns.JsonList(pack=10), "shuffled_json_list"], backend=server, out="run")
+    assert_type(run, ns.Run)
+    assert_type(run.requests(), pl.LazyFrame)
+    assert_type(ns.estimate(df, df, simulator="tab_list", backend=server, price=(0.15, 0.6)).price, float | None)
+    assert_type(ns.probe(server), ns.Capabilities)
+    await ns.asimulate(df, df, simulator="json_list", backend=server, max_cost=5.0, price=ns.Price(0.15, 0.6))
+
+
 @ns.metric(best=0.0, higher_is_better=False, decomposes=False)
 def my_bias(activation: str = "activation", predicted: str = "predicted", *, weight: str | None = None) -> pl.Expr:
     """A metric of one's own."""
