@@ -31,6 +31,8 @@ import nscore as ns
 from nscore._plan import Plan
 from nscore.exchange import Prompt
 
+# A server that answers as it is told: no logprobs, no schema.
+PLAIN = ("--set", "ignore_logprobs=true", "--set", "structured=false")
 SIMULATOR = ns.JsonList(numbers_alone=True)
 
 
@@ -56,20 +58,11 @@ def _stage(in_flight: int, wait_ms: int, requests: int) -> float:
     with tempfile.TemporaryDirectory() as folder:
         given, told = workload.tables(requests // 10, 10, 64, Path(folder))
         out = Path(folder) / "run"
-        with workload.server("--set", "ignore_logprobs=true", "--set", "structured=false") as url:
+        with workload.server(*PLAIN) as url:
             # the probe, and one request
             ns.simulate(given, told, simulator=SIMULATOR, backend=_backend(url), out=out, limit=1)
         port = urlsplit(url).port or 0
-        flags = [
-            "--set",
-            "ignore_logprobs=true",
-            "--set",
-            "structured=false",
-            "--canned-bytes",
-            "30000",
-            "--wait-ms",
-            str(wait_ms),
-        ]
+        flags = [*PLAIN, "--canned-bytes", "30000", "--wait-ms", str(wait_ms)]
         with workload.server(*flags, port=port):
             backend = _backend(url)
             start = time.perf_counter()
@@ -133,16 +126,7 @@ def _new(in_flight: int, wait_ms: int, requests: int) -> float:
 
 def _by_hand(go, wait_ms: int, requests: int) -> float:  # noqa: ANN001
     bodies = _bodies(requests)
-    flags = [
-        "--set",
-        "ignore_logprobs=true",
-        "--set",
-        "structured=false",
-        "--canned-bytes",
-        "30000",
-        "--wait-ms",
-        str(wait_ms),
-    ]
+    flags = [*PLAIN, "--canned-bytes", "30000", "--wait-ms", str(wait_ms)]
     with workload.server(*flags) as url:
         start = time.perf_counter()
         asyncio.run(go(url, bodies))
@@ -204,14 +188,13 @@ def memory(arguments: argparse.Namespace) -> None:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             _apart(f"workload.tables({requests // 10}, 10, 64, Path({name!r}))")
-            flags = ["--set", "ignore_logprobs=true", "--set", "structured=false"]
             tables = f"{name!r} + '/records.parquet', {name!r} + '/explanations.parquet'"
-            with workload.server(*flags) as url:
+            with workload.server(*PLAIN) as url:
                 asks = f"simulator=simulation.SIMULATOR, backend=simulation._backend({url!r})"
                 run = f"ns.simulate({tables}, {asks}, out={name!r} + '/run'"
                 plan_s, plan = _apart(f"ns.estimate({tables}, {asks})")
                 _apart(f"{run}, limit=1)")
-            with workload.server(*flags, "--canned-bytes", "2000", port=urlsplit(url).port or 0):
+            with workload.server(*PLAIN, "--canned-bytes", "2000", port=urlsplit(url).port or 0):
                 run_s, peak = _apart(f"{run}, keep='needed')")
             size = sum(file.stat().st_size for file in (folder / "run").rglob("*") if file.is_file())
             print(

@@ -11,7 +11,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, Literal, NamedTuple
 
 import msgspec
 import pyarrow as pa  # type: ignore[import-untyped]
@@ -103,32 +103,34 @@ class JournalReader:
 
     def entry(self, location: Location) -> Entry:
         """The frame there without its payload."""
-        path = segment_path(self.folder, location.segment)
-        with told(path, "read"), path.open("rb", buffering=0) as file:
-            prefix = _prefix(os.pread(file.fileno(), _PREFIX_BYTES, location.offset))
-            if prefix is None:
-                raise _damage(path, location.offset, "no frame begins there")
-            head = os.pread(file.fileno(), prefix.head, location.offset + _PREFIX_BYTES)
-        if zlib.crc32(head) != prefix.head_checksum:
-            raise _damage(path, location.offset, "the head does not match its checksum")
+        prefix, head = self._part(location, "head")
         return Entry(msgspec.json.decode(head), location, prefix.raw)
 
     def read(self, location: Location) -> bytes:
         """The payload of the frame there, checked."""
-        path = segment_path(self.folder, location.segment)
-        with told(path, "read"), path.open("rb", buffering=0) as file:
-            prefix = _prefix(os.pread(file.fileno(), _PREFIX_BYTES, location.offset))
-            if prefix is None:
-                raise _damage(path, location.offset, "no frame begins there")
-            stored = os.pread(file.fileno(), prefix.stored, location.offset + _PREFIX_BYTES + prefix.head)
-        if len(stored) != prefix.stored or zlib.crc32(stored) != prefix.stored_checksum:
-            raise _damage(path, location.offset, "the payload does not match its checksum")
+        prefix, stored = self._part(location, "payload")
         if not stored and not prefix.raw:
             return b""
         try:
             return pa.decompress(stored, decompressed_size=prefix.raw, codec="zstd", asbytes=True)  # type: ignore[no-any-return]
         except (OSError, pa.ArrowException) as error:
+            path = segment_path(self.folder, location.segment)
             raise _damage(path, location.offset, f"the payload cannot be decompressed ({error})") from error
+
+    def _part(self, location: Location, part: Literal["head", "payload"]) -> tuple[_Prefix, bytes]:
+        """The prefix of the frame there, and its head or its stored payload, checked."""
+        path = segment_path(self.folder, location.segment)
+        with told(path, "read"), path.open("rb", buffering=0) as file:
+            prefix = _prefix(os.pread(file.fileno(), _PREFIX_BYTES, location.offset))
+            if prefix is None:
+                raise _damage(path, location.offset, "no frame begins there")
+            start, size, checksum = _PREFIX_BYTES, prefix.head, prefix.head_checksum
+            if part == "payload":
+                start, size, checksum = start + size, prefix.stored, prefix.stored_checksum
+            data = os.pread(file.fileno(), size, location.offset + start)
+        if len(data) != size or zlib.crc32(data) != checksum:
+            raise _damage(path, location.offset, f"the {part} does not match its checksum")
+        return prefix, data
 
 
 @contextlib.contextmanager
