@@ -28,7 +28,7 @@ import polars as pl
 import workload
 
 import nscore as ns
-from nscore._plan import Plan
+from nscore._running.plan import Plan
 from nscore.exchange import Prompt
 
 # A server that answers as it is told: no logprobs, no schema.
@@ -73,7 +73,7 @@ def _stage(in_flight: int, wait_ms: int, requests: int) -> float:
 
 
 def _stage_by_httpx(in_flight: int, wait_ms: int, requests: int) -> float:
-    with mock.patch("nscore._transport._aiohttp", return_value=None):
+    with mock.patch("nscore._sending.transport._aiohttp", return_value=None):
         return _stage(in_flight, wait_ms, requests)
 
 
@@ -86,7 +86,7 @@ def _bodies(requests: int) -> list[bytes]:
     with tempfile.TemporaryDirectory() as folder:
         given, told = workload.tables(requests // 10, 10, 64, Path(folder))
         backend = _backend("http://localhost")
-        from nscore._meeting import meet
+        from nscore._tables.meeting import meet
 
         met = meet(given, told, by=None, splits=None, leaks="refuse")
         can = ns.Capabilities(ten=1)

@@ -18,24 +18,44 @@ if TYPE_CHECKING:
     from nscore.backends import Backend as Backend
     from nscore.backends import OpenAI as OpenAI
     from nscore.backends import Replay as Replay
+    from nscore.backends import Servers as Servers
     from nscore.backends import SGLang as SGLang
+    from nscore.best import best as best
     from nscore.calibrate import calibrate as calibrate
     from nscore.calibrate import fit_calibration as fit_calibration
+    from nscore.chance import against_chance as against_chance
+    from nscore.check import Checked as Checked
+    from nscore.check import check as check
+    from nscore.compare import Comparison as Comparison
+    from nscore.compare import compare as compare
+    from nscore.compare import q_values as q_values
+    from nscore.describe import Description as Description
+    from nscore.describe import describe as describe
     from nscore.errors import BackendError as BackendError
     from nscore.errors import CalibrationError as CalibrationError
+    from nscore.errors import ExecutorError as ExecutorError
     from nscore.errors import JournalError as JournalError
     from nscore.errors import LeakError as LeakError
     from nscore.errors import LimitError as LimitError
     from nscore.errors import NscoreError as NscoreError
     from nscore.errors import OutageError as OutageError
     from nscore.errors import PoolError as PoolError
+    from nscore.errors import QueryError as QueryError
     from nscore.errors import ReplyError as ReplyError
     from nscore.errors import RunError as RunError
     from nscore.errors import SettingError as SettingError
     from nscore.errors import SimulatorError as SimulatorError
+    from nscore.errors import SourceError as SourceError
+    from nscore.errors import StorageError as StorageError
     from nscore.errors import TableError as TableError
     from nscore.errors import UnknownNameError as UnknownNameError
     from nscore.exchange import Capabilities as Capabilities
+    from nscore.exports import Exported as Exported
+    from nscore.exports import export_files as export_files
+    from nscore.imports import Imported as Imported
+    from nscore.imports import import_files as import_files
+    from nscore.intervals import intervals as intervals
+    from nscore.judgements import score_judgements as score_judgements
     from nscore.metrics import Moments as Moments
     from nscore.metrics import absolute_dev_explained_score as absolute_dev_explained_score
     from nscore.metrics import auroc as auroc
@@ -51,12 +71,26 @@ if TYPE_CHECKING:
     from nscore.metrics import r2_about_mean as r2_about_mean
     from nscore.metrics import rsquared_score as rsquared_score
     from nscore.metrics import spearman as spearman
+    from nscore.metrics.labels import balanced_accuracy as balanced_accuracy
+    from nscore.metrics.labels import f1 as f1
+    from nscore.metrics.labels import precision as precision
+    from nscore.metrics.labels import recall as recall
+    from nscore.metrics.labels import specificity as specificity
     from nscore.pool import pool as pool
     from nscore.probe import aprobe as aprobe
     from nscore.probe import probe as probe
+    from nscore.query import query as query
+    from nscore.query import tables as tables
+    from nscore.rebuild import rebuild as rebuild
+    from nscore.report import report as report
     from nscore.run import Run as Run
+    from nscore.salvage import Salvaged as Salvaged
+    from nscore.salvage import salvage as salvage
     from nscore.score import score as score
     from nscore.score import score_sequences as score_sequences
+    from nscore.score_shards import score_shards as score_shards
+    from nscore.show import Portrait as Portrait
+    from nscore.show import show as show
     from nscore.simulate import Estimate as Estimate
     from nscore.simulate import Price as Price
     from nscore.simulate import asimulate as asimulate
@@ -74,6 +108,10 @@ if TYPE_CHECKING:
     from nscore.simulators import TokenLookup as TokenLookup
     from nscore.splits import assign_splits as assign_splits
     from nscore.validate import validate as validate
+    from nscore.verify import Verified as Verified
+    from nscore.verify import verify as verify
+    from nscore.view import View as View
+    from nscore.view import view as view
 
 __version__ = "0.1.0"
 
@@ -81,25 +119,38 @@ __version__ = "0.1.0"
 # compares this with the imports above, which are what type checkers read.
 _HOMES = {
     "nscore": ("backends", "errors", "metrics", "sample", "simulators"),
-    "nscore.backends": ("Anthropic", "Backend", "OpenAI", "Replay", "SGLang", "VLLM"),
+    "nscore.backends": ("Anthropic", "Backend", "OpenAI", "Replay", "SGLang", "Servers", "VLLM"),
+    "nscore.best": ("best",),
     "nscore.calibrate": ("calibrate", "fit_calibration"),
+    "nscore.chance": ("against_chance",),
+    "nscore.compare": ("Comparison", "compare", "q_values"),
+    "nscore.check": ("Checked", "check"),
+    "nscore.describe": ("Description", "describe"),
     "nscore.errors": (
         "BackendError",
         "CalibrationError",
+        "ExecutorError",
         "JournalError",
         "LeakError",
         "LimitError",
         "NscoreError",
         "OutageError",
         "PoolError",
+        "QueryError",
         "ReplyError",
         "RunError",
         "SettingError",
         "SimulatorError",
+        "SourceError",
+        "StorageError",
         "TableError",
         "UnknownNameError",
     ),
     "nscore.exchange": ("Capabilities",),
+    "nscore.exports": ("Exported", "export_files"),
+    "nscore.imports": ("Imported", "import_files"),
+    "nscore.intervals": ("intervals",),
+    "nscore.judgements": ("score_judgements",),
     "nscore.metrics": (
         "Moments",
         "absolute_dev_explained_score",
@@ -117,10 +168,17 @@ _HOMES = {
         "rsquared_score",
         "spearman",
     ),
+    "nscore.metrics.labels": ("balanced_accuracy", "f1", "precision", "recall", "specificity"),
     "nscore.pool": ("pool",),
     "nscore.probe": ("aprobe", "probe"),
+    "nscore.query": ("query", "tables"),
+    "nscore.rebuild": ("rebuild",),
+    "nscore.report": ("report",),
     "nscore.run": ("Run",),
+    "nscore.salvage": ("Salvaged", "salvage"),
     "nscore.score": ("score", "score_sequences"),
+    "nscore.score_shards": ("score_shards",),
+    "nscore.show": ("Portrait", "show"),
     "nscore.simulate": ("Estimate", "Price", "asimulate", "estimate", "simulate"),
     "nscore.simulators": (
         "AllAtOnce",
@@ -136,6 +194,8 @@ _HOMES = {
     ),
     "nscore.splits": ("assign_splits",),
     "nscore.validate": ("validate",),
+    "nscore.verify": ("Verified", "verify"),
+    "nscore.view": ("View", "view"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

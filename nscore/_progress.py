@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Protocol
 
-from nscore._prices import dollars
+from nscore._sending.prices import dollars
 
 if TYPE_CHECKING:
     import polars as pl

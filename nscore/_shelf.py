@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import inspect
+from collections.abc import Iterable, Iterator
 from importlib.metadata import entry_points
 from typing import Generic, TypeVar
 
-from nscore.errors import UnknownNameError
+from nscore.errors import SettingError, UnknownNameError
 
 __all__ = ["Shelf"]
 
@@ -44,6 +45,19 @@ class Shelf(Generic[Item]):
     def __contains__(self, name: str) -> bool:
         self._open()
         return name in self._items
+
+    def check_options(self, name: str, given: Iterable[str]) -> None:
+        """Whether the factory of a name takes such options.
+
+        Raises:
+            UnknownNameError: if there is nothing of that name.
+            SettingError: if it takes other options, or none.
+        """
+        known = inspect.signature(self[name]).parameters  # type: ignore[arg-type]  # some shelves hold no factories
+        for option in given:
+            if option not in known:
+                others = f"it has {', '.join(known)}" if known else "it has none"
+                raise SettingError(f"{option}: {name} has no such option; {others}")
 
     def values(self) -> list[Item]:
         """The items, in the order of their registration."""

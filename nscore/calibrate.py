@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Literal, get_args, overload
 
+import numpy as np
 import polars as pl
 
 from nscore._progress import bar, counted
+from nscore._statistics.quantiles import KNOTS, N_FITTED, RAW, apply_percentile, fit_percentile
+from nscore._tables.fused import Indices, moments_of_runs
+from nscore._tables.runs import Columns, Layout, runs
+from nscore._tables.stretches import lazily, stretches
+from nscore._tables.texts import check_table
 from nscore.errors import CalibrationError, UnknownNameError
 from nscore.frames import Eager, Frame, Lazy, Source, like, source
-from nscore.metrics import moments
+from nscore.pool import merge, moment_columns
 from nscore.records import (
     ACTIVATION,
+    FAILING,
+    N_SCORED,
     NOT_CALIBRATED,
+    NOT_RUN,
     OK,
     PREDICTED,
     PREDICTED_RAW,
@@ -29,8 +39,10 @@ __all__ = ["Method", "calibrate", "fit_calibration"]
 
 Method = Literal["none", "linear", "percentile"]
 
-METHOD, N_FITTED, SLOPE, INTERCEPT, KNOTS = "method", "n_fitted", "slope", "intercept", "knots"
-RAW, LOW, HIGH = "__raw", "low", "high"
+METHOD, SLOPE, INTERCEPT, HAD = "method", "slope", "intercept", "__had"
+STATUSES = pl.Enum([OK, *FAILING])
+# A percentile calibration holds about 200 bytes a row.
+HELD_ROWS = 1 << 20
 
 
 @overload
@@ -80,9 +92,11 @@ def calibrate(
         fitted: what `fit_calibration` gave, to be applied without another fit.
 
     Returns:
-        The frame with `predicted` calibrated and `predicted_raw` beside it (Float64); eager for an eager frame, lazy
-        for a lazy one or a path. `predicted` is null where the raw prediction is, and where its explanation had no
-        rows to fit on (there a `status` that was `ok` becomes `not_calibrated`).
+        The frame with `predicted` calibrated, and `predicted_raw` (Float64) and `status` beside it; eager for an eager
+        frame, lazy for a lazy one or a path. `predicted` is null where the raw prediction is, and where its explanation
+        had no rows to fit on: what was known and is not any more has the status `not_calibrated`. What has the status
+        of another failure is not fitted on and stays null. In a frame that came without `status`, what is null from
+        the start is `not_run`.
 
     Raises:
         CalibrationError: if the fit would touch scored rows, or no row is there to fit on.
@@ -94,19 +108,42 @@ def calibrate(
         >>> calibrate(df).select("predicted_raw", "predicted").rows()
         [(0.0, 1.0), (10.0, 3.0), (5.0, 2.0)]
     """
+    return with_fits(frame, method, fit=fit, by=by, fit_on_scored=fit_on_scored, fitted=fitted)[0]
+
+
+def with_fits(
+    frame: Frame,
+    method: Method,
+    *,
+    fit: pl.Expr | None,
+    by: Sequence[str] | None,
+    fit_on_scored: bool,
+    fitted: pl.DataFrame | None = None,
+) -> tuple[pl.DataFrame | pl.LazyFrame, pl.DataFrame | pl.LazyFrame]:
+    """What `calibrate` gives, and the fits: lazy, in the order of the rows, where they would be too long to be held."""
     given, keys = _opened(frame, method, by)
+    fits: pl.DataFrame | pl.LazyFrame
     if method == "none":
         applied = _with_raw(given).with_columns(pl.col(RAW).alias(PREDICTED))
+        fits = _named(given, keys)
+    elif fitted is None and method == "percentile" and fit is None and (whole := _each_whole(given, keys)):
+        _check_fit(given, keys, fit, fit_on_scored=fit_on_scored)
+        applied = _apply_percentile_to(given, whole, None, keys)
+        fits = lazily(lambda: _fits(given, whole, keys), _fitted(_part(given, 0, 0), method, fit, keys).schema)
     else:
         if fitted is None:
             fitted = fit_calibration(given, method, fit=fit, by=keys, fit_on_scored=fit_on_scored)
         _check_fitted(fitted, method, keys)
-        apply = _apply_linear if method == "linear" else _apply_percentile
-        applied = apply(_with_raw(given), fitted.lazy(), keys)
-    if STATUS in given.schema():
-        applied = applied.with_columns(_status())
-    columns = list(dict.fromkeys([*given.schema(), PREDICTED_RAW]))
-    return like(given, counted(applied.select(columns)))
+        fits = fitted
+        if method == "linear":
+            applied = _apply_linear(_with_raw(given), fitted.lazy(), keys)
+        elif each := _each(given, keys):
+            applied = _apply_percentile_to(given, each, fitted, keys)
+        else:
+            applied = apply_percentile(_with_raw(given), fitted.lazy(), keys)
+    columns = list(dict.fromkeys([*given.schema(), PREDICTED_RAW, STATUS]))
+    applied = applied.with_columns(_status() if STATUS in given.schema() else _first_status())
+    return like(given, counted(applied.select(columns))), fits
 
 
 def fit_calibration(
@@ -151,29 +188,14 @@ def fit_calibration(
         {'layer': 0, 'neuron': 7, 'method': 'linear', 'n_fitted': 2, 'slope': 0.2, 'intercept': 1.0}
     """
     given, keys = _opened(frame, method, by)
-    there = given.frame.select(keys).unique()
     if method == "none":
-        return given.collect(there.sort(keys).with_columns(pl.lit(method).alias(METHOD)))
-    rows = _rows_to_fit(given, keys, fit, fit_on_scored=fit_on_scored)
-    known = rows.filter(pl.col(ACTIVATION).is_not_null() & pl.col(RAW).is_not_null())
-    finite = pl.all_horizontal(pl.col(c).cast(pl.Float64).is_finite().all() for c in (ACTIVATION, RAW))
-    if not given.collect(known.select(finite)).item():
-        for column in (ACTIVATION, PREDICTED_RAW if PREDICTED_RAW in given.schema() else PREDICTED):
-            check_finite(given, column, nulls=True)
-    fits = (_fit_linear if method == "linear" else _fit_percentile)(counted(known), keys)
-    fitted = (
-        there.join(fits, on=keys, how="left", nulls_equal=True)
-        .with_columns(pl.lit(method).alias(METHOD), pl.col(N_FITTED).fill_null(0))
-        .sort(keys)
-    )
+        return given.collect(_named(given, keys))
+    _check_fit(given, keys, fit, fit_on_scored=fit_on_scored)
     with bar("fitting", "tokens"):
-        table = given.collect(fitted)
-    if not table[N_FITTED].sum():
-        raise CalibrationError(
-            f"{given.name}: no row with a prediction is there to fit on: fit a split that was simulated too "
-            "(nscore.simulate simulates calibration, valid and test unless told otherwise)."
-        )
-    return table.select(*keys, METHOD, N_FITTED, pl.exclude(*keys, METHOD, N_FITTED))
+        # an expression of one's own may look at all rows: it is given all
+        whole = _each_whole(given, keys) if method == "percentile" and fit is None else []
+        table = pl.concat(_fits(given, whole, keys)) if whole else _fitted(given, method, fit, keys)
+    return table if table.select(keys).equals(table.select(keys).sort(keys)) else table.sort(keys)
 
 
 def _opened(frame: Frame, method: str, by: Sequence[str] | None) -> tuple[Source, list[str]]:
@@ -181,24 +203,92 @@ def _opened(frame: Frame, method: str, by: Sequence[str] | None) -> tuple[Source
         raise UnknownNameError("calibration", method, get_args(Method))
     given = source(frame)
     keys = list(by) if by is not None else default_by(given.schema())
-    SIMULATED.check(given.schema(), given.name, keys)
+    check_table(given, SIMULATED, keys)
     return given, keys
+
+
+def _named(given: Source, keys: list[str]) -> pl.LazyFrame:
+    """The explanations, where nothing is fitted."""
+    return given.frame.select(keys).unique().sort(keys).with_columns(pl.lit("none").alias(METHOD))
 
 
 def _with_raw(given: Source) -> pl.LazyFrame:
     raw = PREDICTED_RAW if PREDICTED_RAW in given.schema() else PREDICTED
     value = pl.col(raw).cast(pl.Float64)
-    return given.frame.with_columns(value.alias(RAW), value.alias(PREDICTED_RAW))
+    had, known = pl.col(PREDICTED).is_not_null(), value
+    if STATUS in given.schema():
+        # a failure stays one, though a number from before it should stand beside it
+        failed = pl.col(STATUS).cast(pl.String).is_in([s for s in FAILING if s != NOT_CALIBRATED])
+        had, known = (pl.when(failed).then(None).otherwise(x) for x in (had, value))
+    return given.frame.with_columns(known.alias(RAW), had.fill_null(value=False).alias(HAD), value.alias(PREDICTED_RAW))
 
 
-def _rows_to_fit(given: Source, keys: list[str], fit: pl.Expr | None, *, fit_on_scored: bool) -> pl.LazyFrame:
+def _rows_to_fit(given: Source, fit: pl.Expr | None) -> pl.LazyFrame:
+    return _with_raw(given).filter(pl.col(SPLIT).cast(pl.String) == "calibration" if fit is None else fit)
+
+
+def _known(given: Source, fit: pl.Expr | None) -> pl.LazyFrame:
+    return _rows_to_fit(given, fit).filter(pl.col(ACTIVATION).is_not_null() & pl.col(RAW).is_not_null())
+
+
+def _fits(given: Source, each: Sequence[tuple[int, int]], keys: list[str]) -> Iterator[pl.DataFrame]:
+    """The percentile fits of a stretch after another."""
+    return (_fitted(_part(given, *at), "percentile", None, keys) for at in each)
+
+
+def _fitted(given: Source, method: Method, fit: pl.Expr | None, keys: list[str]) -> pl.DataFrame:
+    known = _known(given, fit)
+    fits = _fit_linear(known, keys, given) if method == "linear" else fit_percentile(counted(known), keys)
+    return given.collect(
+        given.frame.select(keys)
+        .unique()
+        .join(fits, on=keys, how="left", nulls_equal=True)
+        .with_columns(pl.lit(method).alias(METHOD), pl.col(N_FITTED).fill_null(0))
+        .select(*keys, METHOD, N_FITTED, pl.exclude(*keys, METHOD, N_FITTED))
+        .sort(keys)
+    )
+
+
+def _each(given: Source, keys: list[str]) -> list[tuple[int, int]]:
+    """Stretches of whole explanations, of a file that is too long to be held; none of any other table."""
+    height = given.height() if given.files else None
+    return list(stretches(given, keys, height, HELD_ROWS)) if height is not None and height > 2 * HELD_ROWS else []
+
+
+def _each_whole(given: Source, keys: list[str]) -> list[tuple[int, int]]:
+    """The same, none where the rows of an explanation lie apart."""
+    each = _each(given, keys)
+    found = [given.collect(given.frame.slice(*at).select(keys).unique()) for at in each]
+    return [] if not found or pl.concat(found).is_duplicated().any() else each
+
+
+def _part(given: Source, start: int, length: int) -> Source:
+    return replace(given, frame=given.frame.slice(start, length))
+
+
+def _check_fit(given: Source, keys: list[str], fit: pl.Expr | None, *, fit_on_scored: bool) -> None:
+    """Refuses rows that must not, or cannot, be fitted on."""
+    _check_rows(given, keys, fit, fit_on_scored=fit_on_scored)
+    finite = pl.all_horizontal(pl.col(c).cast(pl.Float64).is_finite().all() for c in (ACTIVATION, RAW))
+    found = given.collect(_known(given, fit).select(pl.len().alias("n"), finite.alias("finite")))
+    if not found["finite"].item():
+        for column in (ACTIVATION, PREDICTED_RAW if PREDICTED_RAW in given.schema() else PREDICTED):
+            check_finite(given, column, nulls=True)
+    if not found["n"].item():
+        raise CalibrationError(
+            f"{given.name}: no row with a prediction is there to fit on: fit a split that was simulated too "
+            "(nscore.simulate simulates calibration, valid and test unless told otherwise)."
+        )
+
+
+def _check_rows(given: Source, keys: list[str], fit: pl.Expr | None, *, fit_on_scored: bool) -> None:
     has_split = SPLIT in given.schema()
     if fit is None and not has_split:
         raise CalibrationError(
             f"{given.name}: there is no column 'split' that says which rows to fit on: assign splits "
             "(nscore.assign_splits), or say which rows with fit=..., and fit_on_scored=True if they are scored too."
         )
-    rows = _with_raw(given).filter(pl.col(SPLIT).cast(pl.String) == "calibration" if fit is None else fit)
+    rows = _rows_to_fit(given, fit)
     scored = rows.filter(pl.col(SPLIT).cast(pl.String).is_in(SCORED_SPLITS)) if has_split else rows
     if not fit_on_scored:
         touched = given.collect(scored.select(keys).head(1))
@@ -209,7 +299,6 @@ def _rows_to_fit(given: Source, keys: list[str], fit: pl.Expr | None, *, fit_on_
                 "correlation positive: fit on the calibration split, or ask for it by name: fit_on_scored=True "
                 "(--fit-on-scored)."
             )
-    return rows
 
 
 def _check_fitted(fitted: pl.DataFrame, method: str, keys: list[str]) -> None:
@@ -224,19 +313,38 @@ def _check_fitted(fitted: pl.DataFrame, method: str, keys: list[str]) -> None:
 def _status() -> pl.Expr:
     """What was known and has no fit is `not_calibrated`; what was that once and has one now is `ok`."""
     status = pl.col(STATUS).cast(pl.String)
-    lost = pl.col(RAW).is_not_null() & pl.col(PREDICTED).is_null()
     found = pl.col(PREDICTED).is_not_null() & (status == NOT_CALIBRATED)
-    return pl.when(lost).then(pl.lit(NOT_CALIBRATED)).when(found).then(pl.lit(OK)).otherwise(status).alias(STATUS)
+    return pl.when(_lost()).then(pl.lit(NOT_CALIBRATED)).when(found).then(pl.lit(OK)).otherwise(status).alias(STATUS)
 
 
-def _fit_linear(rows: pl.LazyFrame, keys: list[str]) -> pl.LazyFrame:
-    m = moments(ACTIVATION, RAW)
-    slope = pl.when(m.predicted_m2 > 0).then(m.comoment / m.predicted_m2).otherwise(0.0)
-    return rows.group_by(keys).agg(
-        pl.len().cast(pl.Int64).alias(N_FITTED),
+def _first_status() -> pl.Expr:
+    """The same for a table that had none; a byte a row."""
+    known = pl.when(pl.col(PREDICTED).is_not_null()).then(pl.lit(OK, STATUSES))
+    return known.when(_lost()).then(pl.lit(NOT_CALIBRATED, STATUSES)).otherwise(pl.lit(NOT_RUN, STATUSES)).alias(STATUS)
+
+
+def _lost() -> pl.Expr:
+    """What was a number, calibrated or raw, and is none."""
+    return (pl.col(HAD) | pl.col(RAW).is_not_null()) & pl.col(PREDICTED).is_null()
+
+
+def _fit_linear(rows: pl.LazyFrame, keys: list[str], given: Source) -> pl.LazyFrame:
+    # as `score` does: the rows are walked once, in batches, and what is held is a row a record
+    layout = Layout(tuple(keys), (), (ACTIVATION, RAW), positions=False)
+    table = runs(replace(given, frame=rows), layout, _run_moments)
+    fits = merge(table.sort(keys, maintain_order=True), keys, None).lazy()
+    slope = pl.when(pl.col("predicted_m2") > 0).then(pl.col("comoment") / pl.col("predicted_m2")).otherwise(0.0)
+    return fits.select(
+        *keys,
+        pl.col(N_SCORED).cast(pl.Int64).alias(N_FITTED),
         slope.alias(SLOPE),
-        (m.activation_mean - slope * m.predicted_mean).alias(INTERCEPT),
+        (pl.col("activation_mean") - slope * pl.col("predicted_mean")).alias(INTERCEPT),
     )
+
+
+def _run_moments(rows: pl.DataFrame, starts: Indices) -> Columns:
+    n = np.diff(starts, append=rows.height)
+    return moment_columns(n, n, n, moments_of_runs(rows[ACTIVATION].to_numpy(), rows[RAW].to_numpy(), starts))
 
 
 def _apply_linear(frame: pl.LazyFrame, fitted: pl.LazyFrame, keys: list[str]) -> pl.LazyFrame:
@@ -246,53 +354,21 @@ def _apply_linear(frame: pl.LazyFrame, fitted: pl.LazyFrame, keys: list[str]) ->
     )
 
 
-def _fit_percentile(rows: pl.LazyFrame, keys: list[str]) -> pl.LazyFrame:
-    t, p = pl.col(ACTIVATION).cast(pl.Float64), pl.col(RAW)
-    matched = rows.group_by(keys).agg(
-        pl.len().cast(pl.Int64).alias(N_FITTED),
-        p.sort().alias("p"),
-        t.sort().alias("t"),
-        t.mean().alias("__mean"),
-    )
-    constant = pl.col("p").min() == pl.col("p").max()
-    knots = (
-        matched.explode("p", "t", empty_as_null=False)
-        .with_columns(pl.when(constant.over(keys)).then("__mean").otherwise("t").alias("t"))
-        .group_by(*keys, N_FITTED, "p")
-        .agg(pl.col("t").min().alias(LOW), pl.col("t").max().alias(HIGH))
-        .sort(*keys, "p")
-    )
-    return knots.group_by(*keys, N_FITTED, maintain_order=True).agg(pl.struct("p", LOW, HIGH).alias(KNOTS))
+def _apply_percentile_to(
+    given: Source, each: Sequence[tuple[int, int]], fitted: pl.DataFrame | None, keys: list[str]
+) -> pl.LazyFrame:
+    """As `apply_percentile`, a stretch after another: Polars would hold all of what is sorted and matched.
 
+    Without fits each stretch is fitted by itself.
+    """
 
-def _apply_percentile(frame: pl.LazyFrame, fitted: pl.LazyFrame, keys: list[str]) -> pl.LazyFrame:
-    # one column for all keys: an as-of join would not match a null among them
-    fits = fitted.with_row_index("__fit")
-    knots = fits.select("__fit", KNOTS).drop_nulls(KNOTS).explode(KNOTS, empty_as_null=False).unnest(KNOTS).sort("p")
-    below = knots.select("__fit", pl.col("p").alias("__p0"), pl.col(HIGH).alias("__t0"))
-    above = knots.select("__fit", pl.col("p").alias("__p1"), pl.col(LOW).alias("__t1"))
-    p0, t0, p1, t1 = (pl.col(f"__{c}") for c in ("p0", "t0", "p1", "t1"))
-    # the share of the way comes first: it is a finite number, however near the two knots are
-    between = (pl.col(RAW) - p0) / (p1 - p0) * (t1 - t0) + t0
-    indexed = frame.join(
-        fits.select("__fit", *keys), on=keys, how="left", nulls_equal=True, maintain_order="left"
-    ).with_row_index("__row")
-    matched = (
-        indexed.filter(pl.col(RAW).is_not_null() & pl.col("__fit").is_not_null())
-        .select("__row", "__fit", RAW)
-        .sort(RAW)
-        .join_asof(below, left_on=RAW, right_on="__p0", by="__fit", strategy="backward", check_sortedness=False)
-        .join_asof(
-            above,
-            left_on=RAW,
-            right_on="__p1",
-            by="__fit",
-            strategy="forward",
-            allow_exact_matches=False,
-            check_sortedness=False,
-        )
-        .select("__row", pl.when(p0.is_null()).then(t1).when(p1.is_null()).then(t0).otherwise(between).alias("__to"))
-    )
-    return indexed.join(matched, on="__row", how="left", maintain_order="left").with_columns(
-        pl.col("__to").alias(PREDICTED)
-    )
+    def made(start: int, length: int) -> pl.LazyFrame:
+        part = _part(given, start, length)
+        rows = _with_raw(part)
+        if fitted is None:
+            mine = _fitted(part, "percentile", None, keys)
+        else:
+            mine = fitted.lazy().join(rows.select(keys).unique(), on=keys, how="semi", nulls_equal=True).collect()
+        return apply_percentile(rows, mine.lazy(), keys)
+
+    return lazily(lambda: (made(*at) for at in each), made(0, 0).collect_schema())

@@ -3,6 +3,7 @@
 ```
 NscoreError
 ├── TableError          a table is not what its stage needs (also a ValueError)
+├── SourceError         a file of another system that cannot be read as its format (also a ValueError)
 ├── LeakError           a record that an explanation's author was shown would be scored
 ├── CalibrationError    a fit that would touch the tokens it is judged on, or has nothing to fit
 ├── PoolError           sequence scores that cannot be merged into one score
@@ -13,6 +14,9 @@ NscoreError
 ├── OutageError         a server that has not answered for long
 ├── RunError            a run directory that this run cannot go on with
 │   └── JournalError    its journal cannot be read or written
+├── ExecutorError       workers of a shard that were lost again and again, or a cluster that is not there
+├── StorageError        a file that the disk does not take: full, read-only, broken
+├── QueryError          a question in SQL that cannot be answered (also a ValueError)
 ├── SettingError        a setting on the command line's way in (file or environment) that is wrong
 └── UnknownNameError    a metric, simulator or method that nobody registered (also a LookupError)
 ```
@@ -28,16 +32,20 @@ from collections.abc import Iterable
 __all__ = [
     "BackendError",
     "CalibrationError",
+    "ExecutorError",
     "JournalError",
     "LeakError",
     "LimitError",
     "NscoreError",
     "OutageError",
     "PoolError",
+    "QueryError",
     "ReplyError",
     "RunError",
     "SettingError",
     "SimulatorError",
+    "SourceError",
+    "StorageError",
     "TableError",
     "UnknownNameError",
 ]
@@ -45,6 +53,17 @@ __all__ = [
 
 class NscoreError(Exception):
     """The base of every error that nscore raises on purpose."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # from the process of a worker to the one that waits, whatever the class is made with
+        return _same, (type(self), self.args, self.__dict__)
+
+
+def _same(kind: type[NscoreError], args: tuple[object, ...], state: dict[str, object]) -> NscoreError:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(state)
+    return error
 
 
 class TableError(NscoreError, ValueError):
@@ -62,6 +81,20 @@ class TableError(NscoreError, ValueError):
         super().__init__(f"{place}: {problem}: {found}. {mend}")
 
 
+class SourceError(NscoreError, ValueError):
+    """A file of another system that cannot be read as its format.
+
+    Attributes:
+        path: the file.
+        place: where in it, as its format says it: a JSON path, a line, a row and a column.
+        found: what is wrong there.
+    """
+
+    def __init__(self, path: str, found: str, *, place: str = "", mend: str = "") -> None:
+        self.path, self.place, self.found = path, place, found
+        super().__init__(f"{path}{f', {place}' if place else ''}: {found.rstrip('.')}. {mend}".rstrip())
+
+
 class LeakError(NscoreError):
     """A record that an explanation's author was shown would be scored."""
 
@@ -72,6 +105,10 @@ class CalibrationError(NscoreError):
 
 class PoolError(NscoreError):
     """Sequence scores that cannot be merged into one score."""
+
+
+class QueryError(NscoreError, ValueError):
+    """A question in SQL that cannot be answered: it is no SQL, names what is not there, or would do more than read."""
 
 
 class SimulatorError(NscoreError, ValueError):
@@ -96,6 +133,14 @@ class RunError(NscoreError):
 
 class JournalError(RunError):
     """A run's journal that cannot be read or written."""
+
+
+class ExecutorError(NscoreError):
+    """Workers of shards that were lost again and again, or a cluster that cannot be reached."""
+
+
+class StorageError(NscoreError):
+    """A file that the disk does not take: it is full, read-only or broken."""
 
 
 class ReplyError(NscoreError):

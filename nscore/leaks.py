@@ -7,6 +7,7 @@ from typing import Literal
 
 import polars as pl
 
+from nscore._tables.texts import check_texts
 from nscore.errors import LeakError
 from nscore.frames import Frame, Source, aligned, source
 from nscore.records import SEQUENCE, SHOWN, SHOWN_SEQUENCES
@@ -23,6 +24,7 @@ def shown(explanations: Source, keys: Sequence[str], schema: pl.Schema) -> pl.La
     if SHOWN_SEQUENCES not in columns:
         return None
     on = [k for k in keys if k in columns]
+    check_texts(explanations, [*on, SHOWN_SEQUENCES])
     listed = explanations.frame.select(*on, pl.col(SHOWN_SEQUENCES).alias(SEQUENCE)).explode(
         SEQUENCE, empty_as_null=False
     )
@@ -43,9 +45,10 @@ def check_leaks(
     if leaks == "allow":
         return
     leaked = records.filter(pl.col(SHOWN)) if SHOWN in records.columns else records.clear()
-    told = None if explanations is None else shown(source(explanations), by, records.schema)
-    if told is not None:
-        seen = told.collect()
+    given = None if explanations is None else source(explanations)
+    told = None if given is None else shown(given, by, records.schema)
+    if given is not None and told is not None:
+        seen = given.collect(told)
         hits = records.join(seen, on=seen.columns, how="semi", nulls_equal=True)
         leaked = pl.concat([leaked, hits]).unique([*by, SEQUENCE], maintain_order=True)
     if leaked.height:

@@ -7,13 +7,18 @@ from collections.abc import Sequence
 import numpy as np
 import polars as pl
 
-from nscore._fused import Floats, Indices, Numbers, moments_of_merged_runs
-from nscore._runs import Columns, boundaries, strictly_sorted
+from nscore._tables.fused import Floats, Indices, Numbers, moments_of_merged_runs
+from nscore._tables.runs import Columns, boundaries, strictly_sorted
+from nscore._tables.texts import check_texts
 from nscore.errors import PoolError, TableError
+from nscore.failures import rows_with_failures, summed
 from nscore.frames import Frame, Source, source
 from nscore.metrics import CATALOGUE, MOMENTS, Metric, MetricLike, resolve
 from nscore.records import (
     COVERAGE,
+    FAILURES,
+    LEAST_COVERAGE,
+    LOW_COVERAGE,
     N_PREDICTED,
     N_SCORED,
     N_SEQUENCES,
@@ -24,7 +29,7 @@ from nscore.records import (
     STRATUM,
 )
 
-__all__ = ["merge", "moment_columns", "only", "pool", "strata_of"]
+__all__ = ["decomposing", "merge", "moment_columns", "only", "pool", "pooled_rows", "rows_of_records", "strata_of"]
 
 MEANS = ["activation_mean", "predicted_mean"]
 
@@ -50,7 +55,8 @@ def pool(
         weights: a column that says how much each token of the record counts.
 
     Returns:
-        As `score` does.
+        As `score` does. `failures` is null where those of a merged row are not known (a table written before they
+        were counted), and absent where no row has any.
 
     Raises:
         TableError: if moments are missing, or a record stands in two rows.
@@ -63,6 +69,18 @@ def pool(
         >>> pool(ns.score_sequences(df), metrics=["mean_squared_error"])["mean_squared_error"].item()
         2.25
     """
+    chosen = decomposing(metrics)
+    table, keys = rows_of_records(sequence_scores, by, [c for c in (weights, STRATUM if strata else None) if c])
+    pooled = pooled_rows(table, keys, chosen, weights)
+    for stratum in strata_of(table) if strata else []:
+        part = pooled_rows(table.filter(pl.col(STRATUM).cast(pl.String) == stratum), keys, chosen, weights)
+        part = part.select(*keys, *(pl.col(m.name).alias(only(stratum, m.name)) for m in chosen))
+        pooled = pooled.join(part, on=keys, how="left", nulls_equal=True, maintain_order="left")
+    return pooled
+
+
+def decomposing(metrics: Sequence[MetricLike] | str | None) -> list[Metric]:
+    """The metrics; one that does not decompose is a `PoolError`."""
     chosen = resolve(metrics)
     for m in chosen:
         if not m.decomposes:
@@ -71,16 +89,21 @@ def pool(
                 f"{m.name} does not decompose into moments: compute it from the tokens with nscore.score(..., "
                 f"metrics=[{m.name!r}]). From sequence scores alone there are: {known}."
             )
+    return chosen
+
+
+def rows_of_records(
+    sequence_scores: Frame, by: Sequence[str] | None, extra: Sequence[str] = ()
+) -> tuple[pl.DataFrame, list[str]]:
+    """The table of sequence scores, checked, with the rows of an explanation side by side; and the keys to pool by."""
     given = source(sequence_scores)
     schema = given.schema()
-    SEQUENCE_SCORES.check(schema, given.name, [*(by or ()), *MOMENTS, *([weights] if weights else [])])
+    SEQUENCE_SCORES.check(schema, given.name, [*(by or ()), *MOMENTS, *extra])
     record = schema.names()[: schema.names().index(SEQUENCE) + 1]
     keys = list(by) if by is not None else record[:-1]
-    extra = [c for c in (weights, STRATUM if strata else None) if c is not None]
-    if strata:
-        SEQUENCE_SCORES.check(schema, given.name, [STRATUM])
     columns = list(dict.fromkeys([*keys, *record, *extra, *MOMENTS, ON_FAILURE]))
-    table = given.collect(given.frame.select(columns))
+    check_texts(given, columns)
+    table = rows_with_failures(given, columns)
 
     policies = table[ON_FAILURE].unique().cast(pl.String).sort().to_list()
     if len(policies) > 1:
@@ -93,18 +116,18 @@ def pool(
         _check_unique(table, record, given)
     if keys != record[: len(keys)]:
         table = table.sort(keys, maintain_order=True)
-
-    pooled = _pooled(table, keys, chosen, weights)
-    for stratum in strata_of(table) if strata else []:
-        part = _pooled(table.filter(pl.col(STRATUM).cast(pl.String) == stratum), keys, chosen, weights)
-        part = part.select(*keys, *(pl.col(m.name).alias(only(stratum, m.name)) for m in chosen))
-        pooled = pooled.join(part, on=keys, how="left", nulls_equal=True, maintain_order="left")
-    return pooled
+    return table, keys
 
 
-def _pooled(table: pl.DataFrame, keys: list[str], chosen: list[Metric], weights: str | None) -> pl.DataFrame:
-    counts = [N_TOKENS, N_PREDICTED]
-    scores = {m.name: m.from_moments() for m in [CATALOGUE[COVERAGE], *chosen]}
+def pooled_rows(table: pl.DataFrame, keys: list[str], chosen: list[Metric], weights: str | None) -> pl.DataFrame:
+    """One row for each stretch of rows with the same keys: counts and scores."""
+    coverage = CATALOGUE[COVERAGE].from_moments()
+    scores: dict[str, pl.Expr | pl.Series] = {COVERAGE: coverage}
+    scores[LOW_COVERAGE] = (coverage < LEAST_COVERAGE).alias(LOW_COVERAGE)
+    scores |= {m.name: m.from_moments() for m in chosen}
+    counts: list[str | pl.Series] = [N_TOKENS, N_PREDICTED]
+    if FAILURES in table.columns:
+        counts.append(summed(table[FAILURES], np.flatnonzero(boundaries(table, keys))))
     return merge(table, keys, weights).select(*keys, N_SEQUENCES, *counts, *scores.values())
 
 

@@ -7,18 +7,19 @@ import json
 import math
 import random
 import re
+import warnings
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from itertools import accumulate
 from typing import Literal
 
 import msgspec
 
-from nscore._align import locate
-from nscore._loop import run_to_end
-from nscore._retry import Retries, verdict
-from nscore._transport import Answer, Transport
-from nscore.backends import Backend
+from nscore._sending.align import locate
+from nscore._sending.loop import run_to_end
+from nscore._sending.retry import Retries, verdict
+from nscore._sending.transport import Answer, Transport
+from nscore.backends import Backend, members_of
 from nscore.errors import BackendError, ReplyError
 from nscore.exchange import Capabilities, Message, Prompt, Reply, TokenLogprobs
 from nscore.simulators import SIMULATORS, PromptSimulator
@@ -54,7 +55,7 @@ def probe(backend: Backend, *, timeout_s: float = 60.0) -> Capabilities:
     """Asks a model server what it can do, by five to eight small requests. `aprobe` is its async twin.
 
     Args:
-        backend: the server.
+        backend: the server; of several (`Servers`), each is asked, and those that answer must be able to do the same.
         timeout_s: the longest that it may take for one of them.
 
     Returns:
@@ -82,6 +83,33 @@ async def aprobe(backend: Backend, *, timeout_s: float = 60.0) -> Capabilities:
         Traceback (most recent call last):
         nscore.errors.BackendError: tiny at http://127.0.0.1:9/v1: ...
     """
+    members = [member for member, _ in members_of(backend)]
+    return await (_probed(members[0], timeout_s) if len(members) == 1 else _agreed(members, timeout_s))
+
+
+async def _agreed(members: Sequence[Backend], timeout_s: float) -> Capabilities:
+    """What all those of several servers can do that answer; raises a `BackendError` if they differ, or none does."""
+    found = await asyncio.gather(*(_probed(each, timeout_s) for each in members), return_exceptions=True)
+    able = [(m, can) for m, can in zip(members, found, strict=True) if isinstance(can, Capabilities)]
+    failed = [(m, error) for m, error in zip(members, found, strict=True) if isinstance(error, BaseException)]
+    for _, error in failed:
+        if not able or not isinstance(error, BackendError):
+            raise error
+    first, can = able[0]
+    for other, its in able[1:]:
+        names = [field.name for field in fields(can) if getattr(its, field.name) != getattr(can, field.name)]
+        if names:
+            raise BackendError(
+                f"{other.url} and {first.url} are not equal: "
+                + ", ".join(f"{name}: found {getattr(its, name)} and {getattr(can, name)}" for name in names)
+                + ". An answer of one could not count as an answer of the other."
+            )
+    for member, error in failed:
+        warnings.warn(f"{member.url} is set aside until it answers: {error}", stacklevel=2)
+    return can
+
+
+async def _probed(backend: Backend, timeout_s: float) -> Capabilities:
     transport = Transport(
         backend.address,
         backend.headers(),

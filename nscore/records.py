@@ -12,6 +12,7 @@ from nscore.errors import TableError
 
 __all__ = [
     "EXPLANATIONS",
+    "JUDGEMENTS",
     "RECORDS",
     "SCORED_SPLITS",
     "SCORES",
@@ -22,6 +23,7 @@ __all__ = [
     "Status",
     "Table",
     "default_by",
+    "judgement_keys",
 ]
 
 # What identifies a neuron, an explanation of it, and a prediction for it.
@@ -38,9 +40,15 @@ PROMPT_VERSION = "prompt_version"
 SPLIT, STRATUM, SHOWN = "split", "stratum", "shown"
 # Explanations.
 EXPLANATION, SHOWN_SEQUENCES = "explanation", "shown_sequences"
+# Judgements: which scorer asked, about what; what is true, what was answered, and how likely "active" was.
+SCORER, ITEM, LABEL, PREDICTED_LABEL, PROBABILITY = "scorer", "item", "label", "predicted_label", "probability"
+N_JUDGEMENTS, N_JUDGED = "n_judgements", "n_judged"
 # Scores.
 N_SEQUENCES, N_TOKENS, N_PREDICTED, N_SCORED = "n_sequences", "n_tokens", "n_predicted", "n_scored"
-COVERAGE, ON_FAILURE = "coverage", "on_failure"
+COVERAGE, LOW_COVERAGE, ON_FAILURE, FAILURES = "coverage", "low_coverage", "on_failure", "failures"
+
+LEAST_COVERAGE = 0.95
+"""Scores of an explanation of whose tokens a smaller share was predicted are flagged: they tell of the rest alone."""
 
 Split = Literal["train", "calibration", "valid", "test"]
 SCORED_SPLITS: tuple[Split, ...] = ("valid", "test")
@@ -60,10 +68,12 @@ Status = Literal[
 OK: Status = "ok"
 NOT_RUN: Status = "not_run"
 NOT_CALIBRATED: Status = "not_calibrated"
+FAILING: tuple[Status, ...] = tuple(status for status in get_args(Status) if status != OK)
+"""The classes of failure, in the order in which `failures` counts them."""
 
 OnFailure = Literal["drop", "zero"]
 
-Kind = Literal["any", "text", "integer", "number", "flag", "list"]
+Kind = Literal["any", "text", "integer", "number", "flag", "list", "counts"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +85,7 @@ class Table:
     optional: dict[str, Kind] = field(default_factory=dict)
 
     def check(self, schema: pl.Schema, where: str, by: Sequence[str] = ()) -> None:
-        """Raises a `TableError` for the first missing column or wrong dtype."""
+        """Raises a `TableError` for the first missing column or wrong dtype; of keys, too, which must be in order."""
         for column in [*by, *self.required]:
             if column not in schema:
                 raise TableError(
@@ -86,7 +96,8 @@ class Table:
                     mend=f"A table of {self.name} needs {', '.join(dict.fromkeys([*by, *self.required]))}: rename a column"
                     + (f", or name your keys with by=[...] instead of {column!r}." if column in by else "."),
                 )
-        for column, kind in (self.required | self.optional).items():
+        keys: dict[str, Kind] = dict.fromkeys(by, "any")
+        for column, kind in (keys | self.required | self.optional).items():
             if column in schema and not _is(schema[column], kind):
                 raise TableError(
                     "wrong dtype",
@@ -118,10 +129,19 @@ SIMULATED = Table(
 SEQUENCE_SCORES = Table(
     "sequence_scores",
     {SEQUENCE: "any", N_TOKENS: "integer", N_PREDICTED: "integer", ON_FAILURE: "text"},
-    _MARKS,
+    _MARKS | {FAILURES: "counts", N_SCORED: "number", COVERAGE: "number"},
 )
-SCORES = Table("scores", {N_SEQUENCES: "integer", N_TOKENS: "integer", COVERAGE: "number"})
-TABLES = {table.name: table for table in (RECORDS, EXPLANATIONS, SIMULATED, SEQUENCE_SCORES, SCORES)}
+SCORES = Table(
+    "scores",
+    {N_SEQUENCES: "integer", N_TOKENS: "integer", COVERAGE: "number"},
+    {N_PREDICTED: "integer", FAILURES: "counts", LOW_COVERAGE: "flag"},
+)
+JUDGEMENTS = Table(
+    "judgements",
+    {ITEM: "any", LABEL: "flag", PREDICTED_LABEL: "flag"},
+    {SCORER: "any", PROBABILITY: "number", STATUS: "text", STRATUM: "text"},
+)
+TABLES = {table.name: table for table in (RECORDS, EXPLANATIONS, SIMULATED, SEQUENCE_SCORES, SCORES, JUDGEMENTS)}
 
 
 def default_by(columns: Iterable[str]) -> list[str]:
@@ -132,6 +152,16 @@ def default_by(columns: Iterable[str]) -> list[str]:
     """
     present = set(columns)
     return [LAYER, NEURON, *(k for k in (SIMULATOR, EXPLANATION_ID) if k in present)]
+
+
+def judgement_keys(columns: Iterable[str]) -> list[str]:
+    """The keys of judgements where `by` is left out: those of an explanation and, where it exists, `scorer`.
+
+    >>> judgement_keys(["layer", "neuron", "scorer", "item", "label"])
+    ['layer', 'neuron', 'scorer']
+    """
+    present = list(columns)
+    return [*default_by(present), *([SCORER] if SCORER in present else [])]
 
 
 def scored_splits(columns: Iterable[str], asked: Sequence[str] | None) -> tuple[str, ...] | None:
@@ -163,19 +193,20 @@ def scored_splits(columns: Iterable[str], asked: Sequence[str] | None) -> tuple[
 
 
 _WANTED: dict[Kind, str] = {
-    "any": "any dtype",
+    "any": "single values",
     "text": "text (String, Categorical or Enum)",
     "integer": "an integer dtype",
     "number": "a float or integer dtype",
     "flag": "Boolean",
     "list": "a list of sequences",
+    "counts": "a struct of integers, one for each failing status",
 }
 
 
 def _is(dtype: pl.DataType, kind: Kind) -> bool:
     match kind:
         case "any":
-            return True
+            return not (dtype.is_nested() or dtype == pl.Object)
         case "text":
             return is_text(dtype)
         case "integer":
@@ -183,10 +214,11 @@ def _is(dtype: pl.DataType, kind: Kind) -> bool:
         case "number":
             # a column in which nothing is known yet has the dtype Null
             return dtype.is_float() or dtype.is_integer() or dtype == pl.Null
-        case "flag":
-            return dtype == pl.Boolean
-        case "list":
-            return dtype == pl.List
+        case "flag" | "list":
+            return dtype == (pl.Boolean if kind == "flag" else pl.List)
+        case "counts":
+            fields = dtype.fields if isinstance(dtype, pl.Struct) else []
+            return bool(fields) and all(field.dtype.is_integer() for field in fields)
 
 
 def is_text(dtype: pl.DataType) -> bool:
@@ -195,7 +227,11 @@ def is_text(dtype: pl.DataType) -> bool:
 
 
 def _mend_dtype(column: str, dtype: pl.DataType, kind: Kind) -> str:
-    if dtype == pl.List and kind != "list":
+    if kind == "any":
+        return f"Keys are compared and sorted: make one value of it, such as a text or a number, in {column!r}."
+    if dtype == pl.List and kind not in {"list", "counts"}:
         return "One row is one token: explode the lists first, frame.explode('token', 'activation', ...)."
+    if kind == "counts":
+        return "Score the tokens again (nscore.score_sequences), or drop the column: what failed is then not known."
     cast = {"text": "pl.String", "integer": "pl.Int32", "number": "pl.Float32", "flag": "pl.Boolean"}
     return f"Cast it: frame.with_columns(pl.col({column!r}).cast({cast.get(kind, 'pl.List(pl.Int64)')}))."

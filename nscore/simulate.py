@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 import tempfile
 import warnings
@@ -12,22 +11,24 @@ from typing import overload
 
 import polars as pl
 
-from nscore._choice import Simulators, asking, asks, check_offline, chosen
-from nscore._engine import Engine, Tally
-from nscore._estimate import Estimate, measured
-from nscore._loop import run_to_end
-from nscore._meeting import Leaks, Meeting, meet
-from nscore._options import Keep, Options, Prices, check_limit, price_of
-from nscore._plan import Plan
-from nscore._prices import Price
-from nscore._progress import counted, tally_bar
-from nscore._retry import Retries
+from nscore._running.choice import Simulators, asking, asks, check_offline, chosen
+from nscore._running.estimate import Estimate, measured
+from nscore._running.offline import predicted
+from nscore._running.options import Keep, Options, Prices, check_limit, price_of
+from nscore._running.plan import Plan
+from nscore._running.session import carried_out
+from nscore._running.tally import Tally
+from nscore._sending.loop import run_to_end
+from nscore._sending.prices import Price
+from nscore._sending.retry import Retries
+from nscore._sending.threads import in_thread
+from nscore._tables.meeting import Leaks, meet
+from nscore._tables.stores import is_address, shown
 from nscore.backends import Backend
+from nscore.errors import RunError
+from nscore.executors import Executor, make_executor
 from nscore.frames import Eager, Frame, Lazy, like
-from nscore.probe import aprobe, check_needs
-from nscore.records import EXPLANATION_ID, POSITION, SEQUENCE, SIMULATOR
-from nscore.run import SETTINGS, Run, Workplace
-from nscore.simulators import PromptSimulator, Shuffled, Simulator
+from nscore.run import SETTINGS, Run
 
 __all__ = ["Estimate", "Price", "Tally", "asimulate", "estimate", "simulate"]
 
@@ -53,6 +54,8 @@ def simulate(
     max_cost: float | None = ...,
     keep: Keep = ...,
     distribution: bool = ...,
+    executor: str | Executor = ...,
+    workers: int | None = ...,
 ) -> Run: ...
 @overload
 def simulate(
@@ -75,6 +78,8 @@ def simulate(
     max_cost: float | None = ...,
     keep: Keep = ...,
     distribution: bool = ...,
+    executor: str | Executor = ...,
+    workers: int | None = ...,
 ) -> pl.DataFrame: ...
 @overload
 def simulate(
@@ -97,6 +102,8 @@ def simulate(
     max_cost: float | None = ...,
     keep: Keep = ...,
     distribution: bool = ...,
+    executor: str | Executor = ...,
+    workers: int | None = ...,
 ) -> pl.LazyFrame: ...
 def simulate(
     records: Frame,
@@ -118,6 +125,8 @@ def simulate(
     max_cost: float | None = None,
     keep: Keep = "raw",
     distribution: bool = False,
+    executor: str | Executor = "local",
+    workers: int | None = None,
 ) -> pl.DataFrame | pl.LazyFrame | Run:
     """Predicts the activation of each token of each record from each explanation of its neuron.
 
@@ -153,6 +162,10 @@ def simulate(
         max_cost: dollars that are never exceeded; what was not sent is then `not_run`.
         keep: whether the journal keeps all of a reply (`raw`) or what the simulators read of it (`needed`).
         distribution: whether the column `distribution` keeps the probability of each activation.
+        executor: where shards of whole neurons are worked on: `local` in this process, `processes`, `ray`, or an
+            executor. The result is the same, byte for byte, and the limits are those of all workers together. Other
+            machines must reach the folder `out`.
+        workers: how many shards at a time; what the executor takes to be right if left out.
 
     Returns:
         A `simulated` table sorted by its keys, `sequence` and `position`; eager for eager records, lazy for lazy ones
@@ -163,6 +176,7 @@ def simulate(
         LeakError: if a record that its author was shown would be scored.
         SimulatorError: if no simulator is named, or one is twice, or one needs a backend and there is none.
         BackendError: if the server cannot do what a simulator needs, or refuses for good.
+        ExecutorError: if workers are lost again and again.
         RunError: if `out` holds another run.
         UnknownNameError: if there is no such simulator.
 
@@ -174,11 +188,11 @@ def simulate(
         >>> simulate(records, explanations)["predicted"].to_list()
         [0.0, 10.0, 0.0]
     """
-    named = chosen(simulator)
+    named, who = chosen(simulator), make_executor(executor, workers=workers)
     if not any(asks(s) for s in named):
         check_offline(named, backend, out, limit)
         met = meet(records, explanations, by=by, splits=splits, leaks=leaks)
-        return like(met.given, _predicted(met, named))
+        return like(met.given, predicted(met, named, who))
     return run_to_end(
         lambda: asimulate(
             records,
@@ -199,6 +213,7 @@ def simulate(
             max_cost=max_cost,
             keep=keep,
             distribution=distribution,
+            executor=who,
         )
     )
 
@@ -223,6 +238,8 @@ async def asimulate(
     max_cost: float | None = None,
     keep: Keep = "raw",
     distribution: bool = False,
+    executor: str | Executor = "local",
+    workers: int | None = None,
 ) -> pl.DataFrame | pl.LazyFrame | Run:
     """The async twin of `simulate`, for simulators that ask a model; the others it runs in a thread.
 
@@ -230,17 +247,18 @@ async def asimulate(
         >>> records = pl.DataFrame({"layer": 0, "neuron": 7, "sequence": 1, "position": [0, 1],
         ...                         "token": ["red", "fox"], "activation": [2.0, 0.0]})
         >>> explanations = pl.DataFrame({"layer": 0, "neuron": 7, "explanation_id": "a", "explanation": ['"red"']})
+        >>> import asyncio
         >>> asyncio.run(asimulate(records, explanations, simulator="lexical"))["predicted"].to_list()
         [10.0, 0.0]
     """
-    named = chosen(simulator)
+    named, who = chosen(simulator), make_executor(executor, workers=workers)
     if not any(asks(s) for s in named):
         check_offline(named, backend, out, limit)
-        met = await asyncio.to_thread(lambda: meet(records, explanations, by=by, splits=splits, leaks=leaks))
-        return await asyncio.to_thread(lambda: like(met.given, _predicted(met, named)))
+        met = await in_thread(lambda: meet(records, explanations, by=by, splits=splits, leaks=leaks))
+        return await in_thread(lambda: like(met.given, predicted(met, named, who)))
     those = asking(named, backend)
     assert backend is not None  # noqa: S101  (_asking has seen to it)
-    met = await asyncio.to_thread(lambda: meet(records, explanations, by=by, splits=splits, leaks=leaks, whole=False))
+    met = await in_thread(lambda: meet(records, explanations, by=by, splits=splits, leaks=leaks, whole=False))
     options = Options(
         concurrency=concurrency,
         requests_per_minute=requests_per_minute,
@@ -253,9 +271,14 @@ async def asimulate(
         distribution=distribution,
     )
     check_limit(limit)
+    if out is not None and is_address(out):
+        raise RunError(
+            f"{shown(str(out))}: the journal of a run lies on a disk, where each answer is kept at once. Name a folder here, and "
+            "copy the tables to the store when the run is done."
+        )
     path = Path(out) if out is not None else Path(tempfile.mkdtemp(prefix="nscore-"))
     try:
-        tally = await _carried_out(met, those, backend, path, options=options, limit=limit)
+        tally = await carried_out(met, those, backend, path, options=options, limit=limit, executor=who)
     except BaseException as error:
         if out is None and (path / SETTINGS).exists():
             error.add_note(f"What was answered is kept in {path}; out={str(path)!r} goes on with it.")
@@ -265,7 +288,7 @@ async def asimulate(
     run = Run(path)
     if out is not None:
         return run
-    result = await asyncio.to_thread(lambda: run.simulated().sort(met.order).collect())
+    result = await in_thread(lambda: run.simulated().sort(met.order).collect())
     if tally.failed:
         counts = ", ".join(f"{n} {status}" for status, n in sorted(tally.statuses.items()))
         warnings.warn(
@@ -314,57 +337,3 @@ def estimate(
         tokens_per_minute=tokens_per_minute,
         keep=keep,
     )[0]
-
-
-async def _carried_out(
-    met: Meeting,
-    simulators: Sequence[PromptSimulator | Shuffled],
-    backend: Backend,
-    path: Path,
-    *,
-    options: Options,
-    limit: int | None,
-) -> Tally:
-    place = Workplace(path, simulators=simulators, backend=backend, keys=met.keys, distribution=options.distribution)
-    try:
-        if place.can is None:
-            can = backend.assumed if backend.name == "replay" else await aprobe(backend)
-            plan = Plan(met, simulators, backend, can, limit)
-            check_needs(plan.prompted, can, backend)
-            place.settle(can)
-        else:
-            plan = Plan(met, simulators, backend, place.can, limit)
-        try:
-            planned, duplicated = await asyncio.to_thread(
-                lambda: measured(
-                    plan,
-                    backend,
-                    price=options.price,
-                    concurrency=options.concurrency,
-                    requests_per_minute=options.requests_per_minute,
-                    tokens_per_minute=options.tokens_per_minute,
-                    keep=options.keep,
-                )
-            )
-        except asyncio.CancelledError:
-            plan.stop()
-            raise
-        place.check_plan(plan.digests, whole=limit is None)
-        place.check_space(planned.stored_bytes)
-        with tally_bar(planned.requests) as shown:
-            engine = Engine(plan, place, backend, duplicated=duplicated, options=options, shown=shown)
-            return await engine.carry_out()
-    finally:
-        await asyncio.to_thread(place.close)
-
-
-def _predicted(met: Meeting, simulators: Sequence[Simulator | PromptSimulator]) -> pl.LazyFrame:
-    """What simulators predict that need nobody."""
-    pairs = met.pairs(met.asked, met.texts).sort([*met.keys, EXPLANATION_ID, SEQUENCE, POSITION])
-    parts = []
-    for simulator in simulators:
-        assert isinstance(simulator, Simulator)  # noqa: S101  (simulate has seen to it)
-        part = simulator.simulate(pairs, keys=met.keys, train=met.train)
-        part = part.with_columns(pl.lit(simulator.name).alias(SIMULATOR))
-        parts.append(counted(part.select(met.columns(part.collect_schema().names()))))
-    return pl.concat(parts).sort(met.order)

@@ -7,6 +7,7 @@ from typing import overload
 
 import polars as pl
 
+from nscore._tables.texts import check_texts
 from nscore.errors import TableError
 from nscore.frames import Eager, Frame, Lazy, like, source
 from nscore.records import LAYER, NEURON, SEQUENCE, SPLIT, STRATUM, Split
@@ -75,6 +76,7 @@ def assign_splits(
                 mend="Splits interleave the records of a stratum in the order of their rank: add the column, or "
                 "name yours with rank=... .",
             )
+    check_texts(given, [*keys, SEQUENCE, STRATUM])
     group = [*keys, STRATUM]
     drawn = given.collect(given.frame.select(*group, SEQUENCE, rank).unique()).sort(*group, rank, SEQUENCE)
     twice = drawn.filter(pl.struct(*keys, SEQUENCE).is_duplicated())

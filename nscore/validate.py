@@ -8,26 +8,36 @@ from typing import Any, get_args
 import numpy as np
 import polars as pl
 
-from nscore._fused import Indices
-from nscore._runs import FIRST, LENGTH, Columns, Layout, boundaries, runs, strictly_sorted
+from nscore._tables.fused import Indices
+from nscore._tables.judged import check_judgements
+from nscore._tables.runs import FIRST, LENGTH, Columns, Layout, boundaries, runs, strictly_sorted
+from nscore._tables.texts import check_table
 from nscore.errors import TableError, UnknownNameError
+from nscore.failures import check_statuses, has_statuses, misfit, n_failed
 from nscore.frames import Frame, Source, source
 from nscore.records import (
     ACTIVATION,
     COVERAGE,
     EXPLANATION,
     EXPLANATION_ID,
+    FAILURES,
+    ITEM,
+    JUDGEMENTS,
+    N_PREDICTED,
+    N_TOKENS,
     POSITION,
     PREDICTED,
     SEQUENCE,
     SIMULATOR,
     SPLIT,
+    STATUS,
     STRATUM,
     TABLES,
     TOKEN,
     Split,
     Table,
     default_by,
+    judgement_keys,
 )
 
 __all__ = ["validate"]
@@ -40,12 +50,14 @@ def validate(frame: Frame, table: str, *, by: Sequence[str] | None = None) -> No
 
     Args:
         frame: Polars (eager or lazy), Arrow, pandas, or a path, folder or glob of Parquet.
-        table: `"records"`, `"explanations"`, `"simulated"`, `"sequence_scores"` or `"scores"`.
-        by: the keys; `layer`, `neuron` and, where the columns exist, `simulator` and `explanation_id` if left out.
+        table: `"records"`, `"explanations"`, `"simulated"`, `"sequence_scores"`, `"scores"` or `"judgements"`.
+        by: the keys; `layer`, `neuron` and, where the columns exist, `simulator` and `explanation_id` (of judgements
+            also `scorer`) if left out.
 
     Raises:
         TableError: for a missing column, a wrong dtype, a null or non-finite activation, a repeated or missing
-            position, an empty record, an unknown split, mixed lengths, a repeated row of keys.
+            position, an empty record, an unknown split, mixed lengths, a repeated row of keys, an unknown status, a
+            status that disagrees with its prediction, counts that do not add up.
         UnknownNameError: if there is no such kind of table.
 
     Examples:
@@ -64,7 +76,11 @@ def validate(frame: Frame, table: str, *, by: Sequence[str] | None = None) -> No
     given = source(frame)
     schema = given.schema()
     keys = list(by) if by is not None else default_by(schema)
-    TABLES[table].check(schema, given.name, keys)
+    if table == JUDGEMENTS.name:
+        check_judgements(given, by)
+        _check_all_known(given, [*(judgement_keys(schema) if by is None else by), ITEM])
+        return
+    check_table(given, TABLES[table], keys, [TOKEN])
     if table in {"records", "simulated"}:
         _validate_tokens(given, schema, keys, TABLES[table])
     else:
@@ -99,16 +115,16 @@ def check_finite(given: Source, column: str, *, nulls: bool) -> None:
     """Raises for the first value of a column that is not finite (or null, where nulls are not allowed)."""
     value = pl.col(column)
     bad = ~value.cast(pl.Float64).is_finite()
-    rows = given.frame.with_row_index("__row").filter(bad.fill_null(value=not nulls)).select("__row", column).head(1)
-    found = given.collect(rows)
-    if not found.height:
+    found = given.first(bad.fill_null(value=not nulls), column)
+    if found is None:
         return
+    where, (wrong,) = found
     known = "a finite number or null" if nulls else "a finite number"
     raise TableError(
         "non-finite value" if nulls else "null or non-finite value",
-        given.where(found["__row"].item()),
+        where,
         column=column,
-        found=f"found {found[column].item()}, expected {known}",
+        found=f"found {wrong}, expected {known}",
         mend=f"Drop the record, or see where its {column} was lost"
         + (f"; what is not known is null: pl.col({column!r}).fill_nan(None)." if nulls else "."),
     )
@@ -116,14 +132,14 @@ def check_finite(given: Source, column: str, *, nulls: bool) -> None:
 
 def _validate_tokens(given: Source, schema: pl.Schema, keys: list[str], table: Table) -> None:
     values = [c for c in (ACTIVATION, PREDICTED, TOKEN) if c in table.required or c in schema]
-    layout = layout_of(schema, keys, values)
+    statuses = [STATUS] if table.name == "simulated" and has_statuses(given) else []
+    layout = layout_of(schema, keys, [*values, *statuses])
     suspects: set[str] = set()
 
     def look(rows: pl.DataFrame, _starts: Indices) -> Columns:
-        for column in rows.select(values).iter_columns():
-            finite = not column.dtype.is_float() or column.is_finite().all()
-            if not finite or column.null_count():
-                suspects.add(column.name)
+        suspects.update(column.name for column in rows.select(values).iter_columns() if _doubtful(column))
+        if statuses and rows.select(misfit().any()).item():
+            suspects.add(STATUS)
         return {}
 
     must = [*keys, SEQUENCE, *([POSITION] if layout.positions else [])]
@@ -134,16 +150,27 @@ def _validate_tokens(given: Source, schema: pl.Schema, keys: list[str], table: T
     found = runs(given, layout, look)
     if TOKEN in suspects:
         _check_known(given, TOKEN)
-    for column in sorted(suspects - {TOKEN}):
+    for column in sorted(suspects - {TOKEN, STATUS}):
         check_finite(given, column, nulls=table.name == "simulated")
+    if STATUS in suspects:
+        check_statuses(given, misfit())
     if table.name == "records" and not found.height:
         raise TableError("empty table", given.name, found="no rows", mend="Expected one row a token.")
     whole_records(found, layout, given)
 
 
-def _validate_rows(given: Source, schema: pl.Schema, keys: list[str]) -> None:
-    for column in keys:
+def _doubtful(column: pl.Series) -> bool:
+    """Whether some value is null or not finite."""
+    return column.null_count() > 0 or (column.dtype.is_float() and not column.is_finite().all())
+
+
+def _check_all_known(given: Source, columns: Sequence[str]) -> None:
+    for column in columns:
         _check_known(given, column)
+
+
+def _validate_rows(given: Source, schema: pl.Schema, keys: list[str]) -> None:
+    _check_all_known(given, keys)
     rows = given.frame.with_row_index("__row").filter(pl.struct(keys).is_duplicated()).sort(*keys, "__row")
     repeated = given.collect(rows.head(2))
     if repeated.height:
@@ -154,7 +181,7 @@ def _validate_rows(given: Source, schema: pl.Schema, keys: list[str]) -> None:
             mend="Expected one row for each; drop one, or name every key in by=[...].",
         )
     if EXPLANATION in schema:
-        blank = given.row_of(pl.col(EXPLANATION).cast(pl.String).str.strip_chars().fill_null("") == "")
+        blank = given.row_of(~pl.col(EXPLANATION).cast(pl.String).str.contains(r"\S").fill_null(value=False))
         if blank:
             raise TableError(
                 "empty explanation", blank, column=EXPLANATION, found="found no text", mend="Drop the row."
@@ -164,6 +191,16 @@ def _validate_rows(given: Source, schema: pl.Schema, keys: list[str]) -> None:
         if beyond:
             raise TableError(
                 "value out of range", beyond, column=COVERAGE, found="expected 0 to 1", mend="Score again."
+            )
+    if {N_TOKENS, N_PREDICTED, FAILURES} <= set(schema):
+        lost = given.row_of((pl.col(N_PREDICTED) + n_failed() != pl.col(N_TOKENS)).fill_null(value=False))
+        if lost:
+            raise TableError(
+                "counts that do not add up",
+                lost,
+                column=FAILURES,
+                found=f"expected {N_TOKENS} = {N_PREDICTED} + the sum of the failures",
+                mend="Score again.",
             )
 
 

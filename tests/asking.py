@@ -104,7 +104,7 @@ class Fast:
 def shards_of(monkeypatch, rows):
     """Shards of about so many rows."""
     with monkeypatch.context() as patch:
-        patch.setattr("nscore._plan.SHARD_ROWS", rows)
+        patch.setattr("nscore._running.plan.SHARD_ROWS", rows)
         yield
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import polars as pl
 from hypothesis import settings
@@ -75,6 +76,15 @@ def write_small_tables(folder):
     """Writes both as `records.parquet` and `explanations.parquet`."""
     small_records().write_parquet(folder / "records.parquet")
     small_explanations().write_parquet(folder / "explanations.parquet")
+
+
+def enter(folder, monkeypatch):
+    """Makes a folder the working one, with small tables in it, and no setting from outside; gives it."""
+    for name in [name for name in os.environ if name.startswith(("NSCORE_", "OPENAI_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(folder)
+    write_small_tables(folder)
+    return folder
 
 
 def command(capsys, *arguments):

@@ -1,8 +1,8 @@
 """Prompts cut at random bytes and spelled as servers do: the token at a place is the one that was cut there, or None."""
 
-# ruff: noqa: S311 -- chance here hides nothing
 from __future__ import annotations
 
+import time
 from bisect import bisect_right
 from itertools import pairwise
 from random import Random
@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nscore import _align
-from nscore._align import Found, locate
+from nscore._sending import align as _align
+from nscore._sending.align import Found, locate
 
 MANY = settings(max_examples=120, deadline=None)
 LOOKALIKES = [
@@ -309,3 +309,28 @@ def test_a_place_outside_the_prompt_is_an_error_and_no_place_asks_for_nothing():
         locate("unknown", [1, 0], ["unknown"])
     assert locate("", [], []) == []
     assert locate("a", [], ["b"]) == []
+
+
+def test_letters_that_come_again_nearly_everywhere_are_given_up_at_once():
+    begun = time.process_time()
+    assert locate("a" * 50_000 + " 7", [50_001], [*["a" * 10] * 10_000, "▁7"]) is None
+    assert locate("a" * 20 + " 7", [21], ["a" * 10, "b", *["a" * 10] * 2, "▁7"]) == [Found(4, " ")]
+    assert time.process_time() - begun < 5
+
+
+def test_more_tokens_than_an_answer_and_its_thinking_can_have_are_not_searched():
+    texts = [*["."] * (1 << 18), "a▁b\tunknown"]
+    assert locate("a b\tunknown", [4], texts) == [Found(1 << 18, "a b\t")]
+    assert locate("a b\tunknown", [4], [*["."] * 20, *texts]) is None
+
+
+def test_a_token_of_many_parts_ends_where_its_characters_do():
+    prompt = "\ufffd" * 5 + "👍\tunknown"
+    for parts in range(6, 9):  # five characters that are U+FFFD, and one to three bytes of the next
+        texts = ["\ufffd" * parts, *["\ufffd"] * (9 - parts), "\tunknown"]
+        assert locate(prompt, [7], texts) == [Found(len(texts) - 1, "\t")]
+
+
+def test_a_long_text_in_which_spaces_are_spelled_otherwise_is_found():
+    prompt = "a " * 500 + "\tunknown"
+    assert locate(prompt, [1001], [prompt[:1000].replace(" ", "▁"), "\tunknown"]) == [Found(1, "\t")]

@@ -11,8 +11,10 @@ from polars.testing import assert_frame_equal
 from tables import QUICK, as_files, shuffles, simulated
 
 import nscore as ns
+from nscore.records import FAILING
 
 CALIBRATION = pl.col("split") == "calibration"
+POSITIONS = pl.int_range(pl.len()).over("explanation_id", "sequence").alias("position")
 both_methods = pytest.mark.parametrize("method", ["linear", "percentile"])
 
 # whole numbers make ties, which a simulator's scale is full of
@@ -172,6 +174,21 @@ def test_an_explanation_without_calibration_rows_gets_null_and_says_so(method):
     assert fits.row(1)[-1] is None
 
 
+@pytest.mark.parametrize("method", ["none", "linear", "percentile"])
+@pytest.mark.parametrize("status", [s for s in FAILING if s != "not_calibrated"])
+def test_a_failure_is_no_number_though_one_should_stand_beside_it(method, status):
+    failed = pl.int_range(pl.len()).over("explanation_id") % 3 == 1
+    words = pl.when(failed).then(pl.lit(status)).otherwise("status").alias("status")
+    honest = many(2).with_columns(words, predicted=pl.when(~failed).then("predicted"))
+    # a number from before the failure: as the prediction, and as what another calibration made it from
+    for frame in (many(2).with_columns(words), ns.calibrate(many(2)).with_columns(words)):
+        calibrated = ns.calibrate(frame, method)
+        close(calibrated.drop("predicted_raw"), ns.calibrate(honest, method).drop("predicted_raw"))
+        assert calibrated["predicted"].is_null().to_list() == (calibrated["status"] == status).to_list()
+        close(ns.calibrate(calibrated, method), calibrated)
+        close(ns.fit_calibration(frame, method), ns.fit_calibration(honest, method))
+
+
 @both_methods
 def test_calibrating_twice_equals_once(method):
     frame = many()
@@ -188,6 +205,48 @@ def test_what_was_not_calibrated_is_ok_again_once_it_is(method):
     first = ns.calibrate(frame, fit=CALIBRATION & (pl.col("explanation_id") == "e0"))
     assert set(first.filter(explanation_id="e1")["status"]) == {"not_calibrated"}
     assert_frame_equal(ns.calibrate(first, method), ns.calibrate(frame, method))
+
+
+@pytest.mark.parametrize("method", ["none", "linear", "percentile"])
+def test_a_number_whose_raw_prediction_is_not_known_is_not_calibrated(method):
+    lost = pl.int_range(pl.len()).over("explanation_id") % 3 == 1
+    words = pl.when(pl.int_range(pl.len()) % 2 == 0).then(pl.lit("ok")).alias("status")  # null stands for ok
+    frame = ns.calibrate(many(2)).with_columns(words, predicted_raw=pl.when(~lost).then("predicted_raw"))
+    calibrated = ns.calibrate(frame, method)
+    assert calibrated["predicted"].is_null().equals(frame["predicted_raw"].is_null())
+    for known, rows in calibrated.with_columns(was=frame["status"]).group_by(pl.col("predicted").is_not_null()):
+        assert rows["status"].equals(rows["was"] if known[0] else pl.Series(["not_calibrated"] * rows.height))
+    ns.validate(calibrated.with_columns(pl.col("status").fill_null("ok"), POSITIONS), "simulated")
+    failures = ns.score(calibrated)["failures"].struct
+    scored = frame.filter(split="test")["predicted_raw"]
+    assert failures.field("not_calibrated").sum() == scored.null_count() > 0
+    assert failures.field("not_run").sum() == 0
+
+
+@pytest.mark.parametrize("method", ["none", "linear", "percentile"])
+def test_a_table_without_status_gets_one_that_tells_what_was_lost_from_what_was_never_there(method):
+    missing = pl.int_range(pl.len()).over("explanation_id") % 4 == 1
+    frame = many(2).drop("status").with_columns(predicted=pl.when(~missing).then("predicted"))
+    frame = frame.filter(CALIBRATION.not_() | (pl.col("explanation_id") != "e1"))
+    calibrated = ns.calibrate(frame, method)
+    taken = (calibrated["explanation_id"] == "e1") if method != "none" else pl.repeat(False, frame.height, eager=True)
+    never = frame["predicted"].is_null()
+    words = ["not_run" if n else "not_calibrated" if t else "ok" for n, t in zip(never, taken, strict=True)]
+    assert calibrated["status"].cast(pl.String).to_list() == words
+    ns.validate(calibrated.with_columns(POSITIONS), "simulated")
+    failures = ns.score(calibrated)["failures"].struct
+    e1 = calibrated.filter(pl.col("explanation_id") == "e1")["status"]
+    assert failures.field("not_calibrated").to_list() == [0, (e1 == "not_calibrated").sum()]
+    # it is ok again once there is a fit
+    close(
+        ns.calibrate(calibrated, fit=pl.lit(value=True), fit_on_scored=True).drop("status"),
+        ns.calibrate(frame, fit=pl.lit(value=True), fit_on_scored=True).drop("status"),
+    )
+
+
+def test_what_lost_its_number_before_there_was_a_status_is_ok_once_it_has_one():
+    frame = many(2).drop("status").with_columns(predicted_raw="predicted", predicted=pl.lit(None, pl.Float64))
+    assert set(ns.calibrate(frame)["status"].cast(pl.String)) == {"ok"}
 
 
 def test_none_keeps_the_prediction_beside_itself():
@@ -222,8 +281,8 @@ def test_rows_stay_where_they_are(method, data):
     frame = simulated().with_columns(note=pl.int_range(pl.len()))
     shuffled = data.draw(shuffles(frame))
     calibrated = ns.calibrate(shuffled, method)
-    assert calibrated.drop("predicted", "predicted_raw").equals(shuffled.drop("predicted"))
-    assert calibrated.columns == [*frame.columns, "predicted_raw"]
+    assert calibrated.drop("predicted", "predicted_raw", "status").equals(shuffled.drop("predicted"))
+    assert calibrated.columns == [*frame.columns, "predicted_raw", "status"]
     close(calibrated.sort("note"), ns.calibrate(frame, method))
 
 

@@ -13,22 +13,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nscore import _journal, _segments
-from nscore._journal import Entry, Journal, JournalReader, Location, _Files
+from nscore._sending import journal as _journal
+from nscore._sending import segments as _segments
+from nscore._sending.journal import Entry, Journal, JournalReader, Location
+from nscore._tables.disk import Disk
 from nscore.errors import JournalError
 
 SEAL_BYTES = _segments._PREFIX_BYTES  # noqa: SLF001
 FIRST_LINE = b"nscore journal 1 000001\n"
 
 
-class Unsynced(_Files):
+class Unsynced(Disk):
     """Files that are not synced, for tests that open a thousand journals."""
 
     def fsync(self, file: int) -> None:
         pass
 
 
-class Failing(_Files):
+class Failing(Disk):
     """Files of which one operation fails from its n-th call on; a failing write leaves a part of its bytes."""
 
     def __init__(self, what: str, after: int, number: int = errno.ENOSPC) -> None:
@@ -62,11 +64,11 @@ class Failing(_Files):
         super().truncate(file, size)
 
 
-def appended(folder: Path, files: _Files) -> tuple[list[tuple[dict[str, object], bytes]], JournalError | None]:
+def appended(folder: Path, files: Disk) -> tuple[list[tuple[dict[str, object], bytes]], JournalError | None]:
     """Of five frames in five segments those that were acknowledged, and the failure."""
     durable: list[tuple[dict[str, object], bytes]] = []
     try:
-        with Journal(folder, segment_bytes=0, files=files) as journal:
+        with Journal(folder, segment_bytes=0, disk=files) as journal:
             for n in range(5):
                 frame: tuple[dict[str, object], bytes] = ({"n": n}, os.urandom(60))
                 future = journal.append(*frame)
@@ -89,7 +91,7 @@ def contents(journal: JournalReader) -> list[tuple[dict[str, object], bytes]]:
 def written(folder: Path, *groups: list[tuple[dict[str, object], bytes]]) -> dict[str, bytes]:
     """The files of a journal to which each group was appended in a session (so a segment) of its own."""
     for group in groups:
-        with Journal(folder, files=Unsynced()) as journal:
+        with Journal(folder, disk=Unsynced()) as journal:
             for head, payload in group:
                 journal.append(head, payload)
                 journal.flush()
@@ -171,11 +173,11 @@ frames = st.tuples(st.dictionaries(st.text(), json_values, max_size=4), st.binar
 def test_any_frames_in_any_sessions_and_segments_are_read_back(tmp_path_factory, sessions, segment_bytes):
     folder = tmp_path_factory.mktemp("journal")
     for session in sessions:
-        with Journal(folder, segment_bytes=segment_bytes, files=Unsynced()) as journal:
+        with Journal(folder, segment_bytes=segment_bytes, disk=Unsynced()) as journal:
             for head, payload in session:
                 journal.append(head, payload)
                 journal.flush()
-    with Journal(folder, files=Unsynced()) as journal:
+    with Journal(folder, disk=Unsynced()) as journal:
         assert contents(journal) == [frame for session in sessions for frame in session]
         assert journal.cut_bytes == 0
 
@@ -200,13 +202,13 @@ def test_cut_at_any_byte_of_the_last_segment_all_whole_frames_before_are_there(t
         restored(tmp_path, files | {last: files[last][:length]})
         expected = FRAMES[: before + sum(end <= length for end in ends)]
         assert contents(JournalReader(tmp_path)) == expected
-        with Journal(tmp_path, files=Unsynced()) as journal:
+        with Journal(tmp_path, disk=Unsynced()) as journal:
             assert contents(journal) == expected
             if length % 50 == 0:
                 journal.append({"n": "new"}, b"new").result()
                 assert contents(journal) == [*expected, ({"n": "new"}, b"new")]
         if length % 50 == 0:
-            with Journal(tmp_path, files=Unsynced()) as journal:
+            with Journal(tmp_path, disk=Unsynced()) as journal:
                 assert contents(journal) == [*expected, ({"n": "new"}, b"new")]
                 assert journal.cut_bytes == 0
 
@@ -226,7 +228,7 @@ def test_a_torn_end_that_cannot_be_cut_off_is_an_error_and_gives_the_lock_back(t
     restored(tmp_path, {"000001.log": files["000001.log"] + b"torn"})
     for _ in range(2):
         with pytest.raises(JournalError, match=r"000001\.log: cannot cut it: Read-only file system"):
-            Journal(tmp_path, files=Failing("truncate", 1, errno.EROFS))  # the first call is the lock's
+            Journal(tmp_path, disk=Failing("truncate", 1, errno.EROFS))  # the first call is the lock's
     with Journal(tmp_path) as journal:
         assert contents(journal) == FRAMES
 
@@ -258,7 +260,7 @@ def test_every_flipped_byte_is_found_or_cut_off_with_the_last_frame(tmp_path: Pa
             restored(tmp_path, files | {name: bytes(flipped)})
             if name == "000002.log" and at >= cut_from:
                 assert contents(JournalReader(tmp_path)) == (FRAMES if sealed else FRAMES[:-1])
-                with Journal(tmp_path, files=Unsynced()) as journal:
+                with Journal(tmp_path, disk=Unsynced()) as journal:
                     assert contents(journal) == (FRAMES if sealed else FRAMES[:-1])
                     assert journal.cut_bytes == len(data) - cut_from
                 continue
@@ -326,7 +328,7 @@ def test_a_reader_needs_no_lock_and_changes_nothing(tmp_path: Path):
 APPENDER = """
 import sys, itertools
 from pathlib import Path
-from nscore._journal import Journal
+from nscore._sending.journal import Journal
 
 journal = Journal(Path(sys.argv[1]), segment_bytes=100_000)
 start = sum(1 for _ in journal.entries())
@@ -379,7 +381,7 @@ def test_a_failing_operation_ends_the_appending_and_loses_nothing_durable(tmp_pa
         assert failure is None or isinstance(failure.__cause__, OSError)
         assert failure is None or os.strerror(number) in str(failure)
         assert failure is None or str(tmp_path) in str(failure)
-        with Journal(folder, files=Unsynced()) as journal:
+        with Journal(folder, disk=Unsynced()) as journal:
             found = contents(journal)
         assert found[: len(durable)] == durable
         assert len(found) - len(durable) in (0, 1)
@@ -389,7 +391,7 @@ def test_a_failing_operation_ends_the_appending_and_loses_nothing_durable(tmp_pa
 
 def test_after_a_failed_sync_nothing_is_appended_and_everyone_is_told(tmp_path: Path):
     files = Failing("fsync", 4)  # the first line, the folder and its parent, the first frame
-    journal = Journal(tmp_path, files=files)
+    journal = Journal(tmp_path, disk=files)
     journal.append({"n": 0}).result()
     waiting = [journal.append({"n": n}) for n in range(1, 10)]
     for future in waiting:
@@ -446,7 +448,7 @@ def test_notes_reach_the_file_soon_and_in_their_place(tmp_path: Path):
 
 def test_frames_that_are_queued_together_share_a_sync(tmp_path: Path):
     files = Failing("fsync", 10**9)
-    with Journal(tmp_path, files=files) as journal:
+    with Journal(tmp_path, disk=files) as journal:
         journal.append({}).result()
         before = files.calls
         for future in [journal.append({"n": n}) for n in range(64)]:
@@ -473,7 +475,7 @@ def test_a_thousand_tasks_wait_at_once(tmp_path: Path):
 
 def test_waiting_tasks_are_told_of_a_failure(tmp_path: Path):
     async def run() -> list[Location | BaseException]:
-        journal = Journal(tmp_path, files=Failing("write", 2))
+        journal = Journal(tmp_path, disk=Failing("write", 2))
         outcomes = await asyncio.gather(*(journal.store({"n": n}) for n in range(100)), return_exceptions=True)
         with pytest.raises(JournalError):
             journal.close()
@@ -530,9 +532,54 @@ def test_no_thread_and_no_open_file_is_left_after_closing(tmp_path: Path):
 
 def test_an_error_inside_is_not_hidden_by_the_failure_at_closing(tmp_path: Path):
     def run() -> None:
-        with Journal(tmp_path, files=Failing("write", 1)) as journal:
+        with Journal(tmp_path, disk=Failing("write", 1)) as journal:
             journal.note({})
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
         run()
+
+
+def test_the_first_whole_frame_behind_a_long_damage_is_found(tmp_path: Path):
+    with Journal(tmp_path) as journal:
+        places = [journal.append({"n": n}, os.urandom(300_000 * n)).result() for n in range(4)]
+    path = tmp_path / "000001.log"
+    data = bytearray(path.read_bytes())
+    data[places[2].offset] ^= 1
+    path.write_bytes(data)
+    gaps = [piece for piece in _segments.pieces_of(tmp_path) if isinstance(piece, _segments.Gap)]
+    assert [(gap.start, gap.end, gap.torn) for gap in gaps] == [(places[2].offset, places[3].offset, False)]
+    data[places[3].offset] ^= 1
+    path.write_bytes(data[:-SEAL_BYTES])
+    (tmp_path / "000002.log").write_bytes(b"nscore journal 1 000002\n")
+    gaps = [piece for piece in _segments.pieces_of(tmp_path) if isinstance(piece, _segments.Gap)]
+    assert [(gap.start, gap.end) for gap in gaps] == [(places[2].offset, len(data) - SEAL_BYTES)]
+
+
+def test_a_lock_that_cannot_be_written_is_told_as_what_it_is(tmp_path: Path):
+    with pytest.raises(JournalError, match="lock: cannot lock it: No space left on device"):
+        Journal(tmp_path, disk=Failing("truncate", 0))
+
+
+def test_what_only_looks_like_the_beginning_of_a_frame_is_passed_over(tmp_path: Path):
+    payload = os.urandom(1000) + _segments._MAGIC + os.urandom(1000)  # noqa: SLF001
+    with Journal(tmp_path) as journal:
+        places = [journal.append({"n": n}, payload).result() for n in range(3)]
+    path = tmp_path / "000001.log"
+    data = bytearray(path.read_bytes())
+    assert data.count(_segments._MAGIC) >= 6  # noqa: SLF001
+    data[places[1].offset] ^= 1
+    path.write_bytes(data)
+    pieces = list(_segments.pieces_of(tmp_path))
+    assert [(p.start, p.end) for p in pieces if isinstance(p, _segments.Gap)] == [(places[1].offset, places[2].offset)]
+    assert [p.location for p in pieces if not isinstance(p, _segments.Gap) and p.head] == [places[0], places[2]]
+
+
+def test_a_payload_that_is_too_large_is_refused_before_it_is_queued(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(_journal, "LARGEST_PAYLOAD", 100)
+    with Journal(tmp_path) as journal:
+        place = journal.append({}, bytes(100)).result()
+        with pytest.raises(JournalError, match=r"a payload of 101 bytes; the most is 1 GiB\."):
+            journal.append({}, bytes(101))
+        assert journal.queued_bytes == 0
+        assert journal.read(place) == bytes(100)

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from model_server import ModelServer
 
-from nscore._keep import needed, restored
+from nscore._sending.keep import needed, restored
 from nscore.backends import VLLM, Anthropic, OpenAI, SGLang
 from nscore.errors import ReplyError
 from nscore.exchange import Capabilities, Message, Prompt, Reply, Usage
@@ -151,6 +151,7 @@ def test_no_text_and_no_json_is_taken_for_it(sent):
         b'{"text": 3}',
         b"[" * 100_000,
         b"\xff",
+        b'{"text":"\xff"}',
         b'{"text":"a","finish":"odd","usage":{},"thought":1}',
     ],
 )
@@ -179,3 +180,35 @@ def test_a_prompt_that_cannot_be_laid_over_the_reply_keeps_all(http):
     found = restored(needed(reply, asked))
     assert [found.prompt.top(i) for i in indices] == [n if i == 3 else [] for i, n in enumerate(numbers)]
     assert len(numbers[3]) > 1
+
+
+KEPT = {
+    "text": "7",
+    "finish": "stop",
+    "usage": {"prompt_tokens": 1},
+    "thought": False,
+    "tokens": {"texts": ["7"], "exact": None, "tops": {}},
+    "prompt": None,
+}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *(
+            {"usage": {name: n}}
+            for name in ("prompt_tokens", "completion_tokens", "cached_tokens")
+            for n in (-1, 2**63)
+        ),
+        *(
+            {part: {"texts": ["7"], "exact": e, "tops": {}}}
+            for part in ("tokens", "prompt")
+            for e in ([], ["Nw==", None])
+        ),
+    ],
+)
+def test_what_no_reply_is_cut_down_to_is_refused_though_a_server_sends_the_mark(wrong):
+    assert restored(MARK + json.dumps(KEPT).encode()).text == "7"
+    with pytest.raises(ReplyError, match="holds what none can") as caught:
+        restored(MARK + json.dumps(KEPT | wrong).encode())
+    assert caught.value.status == "parse_error"

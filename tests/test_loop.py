@@ -14,7 +14,7 @@ import time
 
 import pytest
 
-from nscore._loop import run_to_end
+from nscore._sending.loop import run_to_end
 
 NAME = contextvars.ContextVar("NAME", default="none")
 PATIENCE_S = 2.0
@@ -182,7 +182,7 @@ def test_a_handler_of_the_users_own_is_left_alone():
 
 SCRIPT = """
 import asyncio, sys
-from nscore._loop import run_to_end
+from nscore._sending.loop import run_to_end
 
 async def work():
     try:

@@ -12,7 +12,7 @@ import pytest
 from asking import serve
 
 import nscore as ns
-from nscore._prices import Price, dollars, listed_price
+from nscore._sending.prices import Price, dollars, listed_price
 from nscore.exchange import Message, Prompt, Usage
 from nscore.simulators import SIMULATORS, resolve_simulator
 

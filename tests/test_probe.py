@@ -11,8 +11,8 @@ import pytest
 from asking import answer
 from model_server import ModelServer
 
-from nscore._retry import Outcome, Retries
-from nscore._transport import Answer
+from nscore._sending.retry import Outcome, Retries
+from nscore._sending.transport import Answer
 from nscore.backends import VLLM, Anthropic, OpenAI, SGLang
 from nscore.errors import BackendError
 from nscore.exchange import Capabilities

@@ -15,8 +15,8 @@ import polars as pl
 import pytest
 from asking import explanations_of, records_of, serve
 
-from nscore._engine import Tally
 from nscore._progress import bar, counted, shown_bars, tally_bar
+from nscore._running.engine import Tally
 
 WORK = """
 import time

@@ -1,20 +1,20 @@
 """Which outcomes are tried again and when, against corpora of what servers send; and that no secret is shown."""
 
-# ruff: noqa: S311 -- chance here hides nothing
-
 from __future__ import annotations
 
 import json
 import math
 import random
+import time
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nscore._retry import Outcome, Retries, redact, retry_after, verdict
+from nscore._sending.retry import Outcome, Retries, redact, redact_bytes, retry_after, verdict
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 SOME = settings(max_examples=200, deadline=None)
@@ -178,3 +178,107 @@ def test_no_secret_is_left_in_any_text(secrets, data):
     text = "".join(data.draw(st.lists(pieces, max_size=12)))
     shown = redact(text, secrets)
     assert not any(secret in shown for secret in secrets)
+
+
+# Replies, before they are stored.
+
+PASSWORD = 'pä/ss "w<rd>&+1'  # noqa: S105 -- a canary
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        lambda secret: secret,
+        lambda secret: quote(secret, safe=""),
+        lambda secret: quote(secret).lower(),
+        lambda secret: quote(quote(quote(secret))),
+        lambda secret: quote(quote(quote(secret, safe="/+"), safe="/"), safe=""),
+        lambda secret: "".join(f"%{byte:02x}" for byte in secret.encode()),
+        lambda secret: json.dumps(secret)[1:-1],
+        lambda secret: json.dumps(secret, ensure_ascii=False)[1:-1],
+        lambda secret: json.dumps(secret)[1:-1].replace("/", "\\/"),
+        lambda secret: json.dumps(json.dumps(json.dumps(secret)[1:-1])[1:-1])[1:-1],
+        lambda secret: "".join(f"\\u{ord(c):04X}" for c in secret),
+        lambda secret: secret[:3] + "".join(f"\\u{ord(c):04x}" for c in secret[3:]),
+    ],
+)
+@pytest.mark.parametrize("secret", [KEY, PASSWORD])
+def test_a_secret_in_a_reply_is_blotted_out_however_it_is_written(secret, written):
+    raw = f'{{"a": 1.50, "error": "no {written(secret)}!"}}'.encode()
+    blotted = redact_bytes(raw, ["another-key", secret])
+    assert blotted in {b'{"a": 1.50, "error": "no ***!"}', b'{"a": 1.50, "error": "***"}'}
+    assert redact(raw.decode(), [secret]) == '{"a": 1.50, "error": "no ***!"}'
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        b"\xff\xfe",
+        b'{"text": "the words EMPTY, test, password and abcdefghijklmno are kept; 50%20off, \\u0041"}',
+        b'{"text": "api_key=abcdefgh Bearer abc.def sk-1234567890"}',
+    ],
+)
+def test_a_reply_without_a_secret_is_the_same_object(raw):
+    assert redact_bytes(raw, ["EMPTY", "test", "password", "abcdefghijklmno", "key-1", "", KEY]) is raw
+
+
+def test_a_secret_of_letters_alone_counts_when_nobody_writes_it_by_chance():
+    assert redact_bytes(b"abcdefghijklmnop", ["abcdefghijklmnop"]) == b"***"
+    assert redact_bytes(b"abcdefg1", ["abcdefg1"]) == b"***"
+
+
+@pytest.mark.parametrize(
+    ("raw", "secret", "expected"),
+    [
+        ('{"logprob": -0.12345678, "n": 1}', "12345678", '{"logprob": null, "n": 1}'),
+        (r'{"a": "x\n12345678", "b": "y 12345678"}', "n12345678", r'{"a": "***", "b": "y 12345678"}'),
+        (r'{"a": "\u00e9ab12345"}', "e9ab12345", '{"a": "***"}'),
+        ('{"a":[{"b":12}]}', '"a":[{"b":12', '"***"'),
+        ('{"a": "12345678123456781234"}', "12345678", '{"a": "******1234"}'),
+        ("********" * 4, "*" * 8, "*" * 7),
+        ("[" * 10**5 + "12345678", "12345678", "[" * 10**5 + "***"),
+        ("8 of " + "\\" * 8 * 8, "\\" * 8, "8 of ************"),
+        ("%ED%A0%80%201234567", "\ud800 1234567", "***"),
+    ],
+)
+def test_json_is_json_after_it(raw, secret, expected):
+    assert redact_bytes(raw.encode(), [secret]) == expected.encode()
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.text('nu0019e-5\\/"'),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(max_size=3), inner),
+    max_leaves=8,
+)
+
+
+@SOME
+@given(st.lists(st.text('nu0019e-5\\/"%*', min_size=1, max_size=18), max_size=3), JSON, st.booleans(), st.data())
+def test_no_reply_holds_a_secret_and_json_stays_json(secrets, value, ascii_only, data):
+    hidden = st.sampled_from([*secrets, ""])
+    whole = [value, data.draw(hidden) + data.draw(st.text(max_size=2)) + data.draw(hidden), data.draw(hidden)]
+    raw = json.dumps(whole, ensure_ascii=ascii_only).encode(errors="replace")
+    blotted = redact_bytes(raw, secrets)
+    json.loads(blotted)
+    counting = [s for s in secrets if len(s) >= 8 and not s.isalpha()]
+    for form in (form for s in counting for form in (s, quote(s, safe=""), json.dumps(s)[1:-1])):
+        assert form.encode() not in blotted
+    if not counting:
+        assert blotted is raw
+
+
+@SOME
+@given(st.lists(st.text(min_size=8, max_size=12), max_size=2), st.lists(st.binary(max_size=6), max_size=6), st.data())
+def test_no_bytes_hold_a_secret_whatever_they_are(secrets, pieces, data):
+    mixed = data.draw(st.permutations([*pieces, *(s.encode(errors="replace") for s in secrets * 2)]))
+    blotted = redact_bytes(b"".join(mixed), secrets)
+    assert not [s for s in secrets if not s.isalpha() and s.encode(errors="surrogatepass") in blotted]
+
+
+def test_looking_for_secrets_in_a_large_reply_takes_no_time():
+    token = {"token": "50% \u00e9\n", "logprob": -0.25, "bytes": [53, 48]}
+    raw = json.dumps({"content": [token] * 30_000}).encode()
+    begun = time.perf_counter()
+    assert redact_bytes(raw, [KEY, PASSWORD]) is raw
+    assert time.perf_counter() - begun < 0.5  # 2 MB

@@ -14,8 +14,8 @@ from polars.testing import assert_frame_equal
 from tables import QUICK, scored, shuffles
 
 import nscore as ns
-from nscore import _runs
-from nscore._runs import boundaries, strictly_sorted
+from nscore._tables import runs as _runs
+from nscore._tables.runs import boundaries, strictly_sorted
 
 KEYS = ["layer", "neuron", "explanation_id", "sequence"]
 COUNTS = ["n_tokens", "n_predicted", "n_scored", "coverage"]

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
+from tables import refused
 
 import nscore as ns
 from nscore.metrics import CATALOGUE
@@ -263,6 +264,28 @@ def test_expression_of_the_users_own_is_scored_under_its_name():
     scores = ns.score(frame, metrics=["pearson", mine])
     assert scores["auroc_above_1.5"].item() == frame.select(mine).item() == 0.25
     assert scores.columns[-2:] == ["pearson", "auroc_above_1.5"]
+
+
+@pytest.mark.parametrize(
+    ("stage", "names"),
+    [
+        (ns.score, ["failures", "low_coverage", "coverage", "n_tokens", "n_predicted", "n_sequences"]),
+        (ns.score_sequences, ["failures", "on_failure", "coverage", "n_tokens", "n_predicted", "n_scored", "comoment"]),
+    ],
+)
+def test_an_expression_is_refused_the_name_of_a_column_beside_the_scores(stage, names):
+    frame = pl.DataFrame({"layer": 0, "neuron": 0, "sequence": 0, "activation": [0.0, 1.0], "predicted": [0.0, None]})
+    lost = pl.col("predicted").null_count()
+    for name in names:
+        with refused(
+            "taken name",
+            "metrics=",
+            column=name,
+            found="a column of this name stands beside the scores",
+            mend="Give the metric another: expression.alias(...).",
+        ):
+            stage(frame, metrics=["pearson", lost.alias(name)])
+    assert stage(frame, metrics=["coverage", lost.alias("n_lost")])["n_lost"].to_list() == [1]
 
 
 def test_scores_written_to_parquet_pool_the_same(tmp_path):

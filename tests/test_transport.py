@@ -20,9 +20,9 @@ from urllib.parse import urlsplit
 import pytest
 from model_server import ModelServer
 
-from nscore import _transport
-from nscore._retry import verdict
-from nscore._transport import Transport
+from nscore._sending import transport as _transport
+from nscore._sending.retry import verdict
+from nscore._sending.transport import Transport
 from nscore.errors import BackendError
 
 BODY = json.dumps({"messages": [{"role": "user", "content": "hello"}]}).encode()
@@ -362,6 +362,23 @@ def test_closing_is_quick_while_requests_hang(by):
 
     with ModelServer(wait_s=60) as server:
         assert run(lambda t: act(t, server), server.base_url, by, timeout_s=60) < 1.5
+
+
+def test_a_transport_that_is_being_closed_when_its_task_is_cancelled_is_closed(by):
+    async def main():
+        transport = Transport(server.base_url, {}, by=by)
+        assert (await transport.post(PATH, BODY)).outcome.http_status == 200
+        closing = asyncio.ensure_future(transport.aclose())
+        await asyncio.sleep(0)
+        closing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await closing
+
+    with ModelServer() as server:
+        asyncio.run(main())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ResourceWarning)
+        gc.collect()
 
 
 def test_closing_twice_or_unused_is_nothing(by):

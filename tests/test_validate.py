@@ -31,6 +31,9 @@ def test_whole_tables_of_every_kind_pass():
         "simulated": simulated(),
         "sequence_scores": sequence_scores,
         "scores": ns.score(simulated()),
+        "judgements": pl.DataFrame(
+            {"layer": 0, "neuron": 7, "item": [0, 1], "label": True, "predicted_label": [True, None]}
+        ),
     }
     assert set(tables) == set(TABLES)
     for kind, table in tables.items():

@@ -8,6 +8,7 @@ from typing import assert_type
 import polars as pl
 
 import nscore as ns
+from nscore._tables.stores import StorePath
 
 
 def in_a_group_by(df: pl.DataFrame, lf: pl.LazyFrame) -> None:
@@ -28,8 +29,18 @@ def stages(df: pl.DataFrame, lf: pl.LazyFrame, path: Path) -> None:
     assert_type(ns.score_sequences([path, path], on_failure="zero"), pl.DataFrame)
     assert_type(ns.pool("scores/*.parquet", weights="weight"), pl.DataFrame)
     assert_type(ns.fit_calibration(lf), pl.DataFrame)
+    assert_type(ns.query(path, "SELECT * FROM scores", engine="duckdb"), pl.DataFrame)
+    assert_type(ns.tables("run")["scores"], pl.LazyFrame)
     ns.validate(df, "records")
     ns.score(df.to_arrow())
+
+
+def looking(df: pl.DataFrame, path: Path) -> None:
+    """Pages, neurons, tables of scores."""
+    assert_type(ns.report(path, out=path / "report.html", neurons=20, named=["0/134"]), Path | StorePath)
+    assert_type(ns.report(ns.Run(path), scores=df, metric="pearson"), Path | StorePath)
+    assert_type(ns.show(path, 0, 134, simulator="lexical").text(colours="256"), str)
+    assert_type(ns.view(df, explanations=path), ns.View)
 
 
 async def asking(df: pl.DataFrame, path: Path) -> None:

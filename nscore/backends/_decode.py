@@ -5,20 +5,25 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
 import msgspec
 
+from nscore._sending.retry import redact
 from nscore.errors import ReplyError
 
-__all__ = ["NOTHING", "Tops", "count", "decode", "decode_if_any", "without_thinking"]
+__all__ = ["NOTHING", "Tops", "count", "decode", "decode_if_any", "shown", "without_thinking"]
 
 T = TypeVar("T")
 
 # What a field is that was left out; a union with None would forbid everything else.
 NOTHING = msgspec.Raw(b"null")
 
+# More tokens than any request has, and a sum of many that a table still holds.
+_MOST = 1 << 40
+# So much of an error is looked through for secrets that what is shown of it holds none by half.
+_SOUGHT = 1 << 20
 _SURROGATE = re.compile("[\ud800-\udfff]")
 # The end of thinking; before a tab or a quote it is a token that the answer repeats.
 _THOUGHT_ENDS = re.compile(r"</think>(?![\t\"])")
@@ -60,7 +65,14 @@ def decode_if_any(decoder: msgspec.json.Decoder[T], raw: msgspec.Raw) -> T | Non
 
 def count(number: int | None) -> int | None:
     """A number of tokens; None where it is none."""
-    return None if number is None or number < 0 else number
+    return number if number is not None and 0 <= number <= _MOST else None
+
+
+def shown(said: bytes | str | None, secrets: Iterable[str]) -> str:
+    """The beginning of what a server said, without secrets."""
+    text = said.decode(errors="replace") if isinstance(said, bytes) else str(said)
+    # cut before that, there could be the half of a secret
+    return redact(text[:_SOUGHT], secrets)[:300]
 
 
 def _integer(literal: str) -> float | int | None:

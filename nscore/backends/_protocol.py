@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 import re
-from base64 import b64encode
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
-from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit, urlunsplit
+from functools import wraps
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
+from urllib.parse import SplitResult, urlsplit, urlunsplit
 
+from nscore._sending.secrets import forget_locals, secrets_of, secrets_of_proxies
 from nscore._shelf import Shelf
 from nscore.errors import BackendError
 from nscore.exchange import Capabilities, Prompt, Reply
 
-__all__ = ["BACKENDS", "Backend", "Call", "Server", "backend"]
+__all__ = ["BACKENDS", "Backend", "Call", "Server", "backend", "remade"]
 
 
 class Call(NamedTuple):
@@ -74,13 +75,21 @@ BACKENDS: Shelf[Callable[..., Backend]] = Shelf("backend", "nscore.backends")
 
 
 def backend(name: str) -> Callable[[Factory], Factory]:
-    """Puts a class on the shelf under a name."""
+    """Puts a class on the shelf under a name; an error in making one shows no argument of it, which may be a key."""
 
     def register(factory: Factory) -> Factory:
+        if isinstance(factory, type):
+            _make_discreetly(factory)
         BACKENDS.add(name, factory)
         return factory
 
     return register
+
+
+def remade(settings: Mapping[str, Any]) -> Backend:
+    """The backend that its settings tell of, with the key that the environment holds."""
+    given = dict(settings)
+    return BACKENDS[given.pop("name")](**given)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,19 +115,25 @@ class Server:
 
     def _resolve(self, url_variable: str, usual: str, key_variables: tuple[str, ...], without: str = "") -> None:
         """Fills in what was left out from the environment; `without` is left out at the end of the URL's path."""
+        wrong = self._filled(url_variable, usual, key_variables, without)
+        if wrong:  # raised here, where no local variable is a secret
+            raise BackendError(wrong)
+
+    def _filled(self, url_variable: str, usual: str, key_variables: tuple[str, ...], without: str) -> str | None:
+        """Fills it in, or says what is wrong."""
         given = self.base_url or os.environ.get(url_variable) or usual
         parts = _parts(given)
         if parts is None:
-            shown = re.sub(r"[?#].*", "", re.sub(r".*@", "***@", given, flags=re.DOTALL), flags=re.DOTALL)
-            raise BackendError(f"base_url={shown!r}: expected http://HOST or https://HOST, with a path")
+            return f"base_url={_shown(given)!r}: expected http://HOST or https://HOST, with a path"
         if not (isinstance(self.model, str) and self.model.strip() and self.model.isprintable()):
-            raise BackendError(f"model={self.model!r}: name a model on one line, as the server calls it")
+            return f"model={self.model!r}: name a model on one line, as the server calls it"
         path = parts.path.rstrip("/").removesuffix(without)
         object.__setattr__(self, "base_url", urlunsplit(parts._replace(path=path, fragment="")))
         key = self.api_key or next((os.environ[v] for v in key_variables if os.environ.get(v)), None)
         if key is not None and not (key.isascii() and key.isprintable() and key == key.strip()):
-            raise BackendError("the API key holds characters that no HTTP header can: a line break, perhaps")
+            return "the API key holds characters that no HTTP header can: a line break, perhaps"
         object.__setattr__(self, "api_key", key)
+        return None
 
     @property
     def name(self) -> str:
@@ -136,13 +151,8 @@ class Server:
         return self.base_url or ""
 
     def secrets(self) -> tuple[str, ...]:
-        """The key, and the password, or where there is none the user, and the query of the URL."""
-        parts = urlsplit(self.base_url or "")
-        known = parts.password or parts.username or ""
-        values = [value for _, value in parse_qsl(parts.query)]
-        basic = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}" if known else ""
-        sent = b64encode(basic.encode()).decode()
-        found = [self.api_key, known, unquote(known), sent, parts.query, *values]
+        """The key, what `secrets_of` finds in the URL, and the passwords of the environment's proxies."""
+        found = [self.api_key, *secrets_of(self.base_url or ""), *secrets_of_proxies()]
         return tuple(dict.fromkeys(s for s in found if s))
 
     def settings(self) -> dict[str, object]:
@@ -165,6 +175,22 @@ class Server:
         return {k: v for k, v in ({"model": self.model} | fields | dict(self.extra)).items() if v is not None}
 
 
+def _make_discreetly(made: type) -> None:
+    """Has a class forget the arguments of what cannot be made: a traceback may be shown with the values of variables."""
+    init = made.__init__  # type: ignore[misc]
+
+    @wraps(init)
+    def __init__(self: object, *args: object, **kwargs: object) -> None:  # noqa: N807
+        try:
+            init(self, *args, **kwargs)
+        except BaseException as error:
+            del args, kwargs
+            forget_locals(error)
+            raise
+
+    made.__init__ = __init__  # type: ignore[misc]
+
+
 def _parts(url: str) -> SplitResult | None:
     """The parts of a URL; None where nothing can be sent to it."""
     try:
@@ -180,3 +206,13 @@ def _without_secrets(url: str) -> str:
     parts = urlsplit(url)
     host = parts.netloc.rpartition("@")[2]
     return urlunsplit((parts.scheme, host, parts.path.rstrip("/"), "", ""))
+
+
+def _shown(url: str) -> str:
+    """Of what is no URL, the part that can be no secret: after the last @ and before the query."""
+    if len(url) >= 16 and not re.search("[.:/]", url):  # a key in the wrong place
+        return "***"
+    rest = re.split("[?#]", url, maxsplit=1)
+    if "@" in "".join(rest[1:]):  # a password with a ?, or an @ in the query: nobody knows
+        return "***"
+    return re.sub(r".*@", "***@", rest[0], flags=re.DOTALL)

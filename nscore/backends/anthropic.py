@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from nscore._retry import redact
-from nscore.backends._decode import NOTHING, count, decode, decode_if_any
+from nscore.backends._decode import NOTHING, count, decode, decode_if_any, shown
 from nscore.backends._protocol import Call, Server, backend
 from nscore.errors import BackendError, ReplyError
 from nscore.exchange import Capabilities, Finish, Prompt, Reply, Usage
@@ -70,8 +69,7 @@ class Anthropic(Server):
         """See `Backend.read`."""
         content = decode(_MESSAGE, raw)
         if content.type == "error" or content.content is None:
-            said = redact(raw[:2000].decode(errors="replace"), self.secrets())[:300]
-            raise ReplyError("http_error", f"status 200 with an error: {said}", again=True)
+            raise ReplyError("http_error", f"status 200 with an error: {shown(raw, self.secrets())}", again=True)
         used = decode_if_any(_USAGE, content.usage) or _Usage()
         cached = used.cache_read_input_tokens
         # input_tokens leaves out what was read from or written to the cache

@@ -9,8 +9,7 @@ from typing import ClassVar
 
 import msgspec
 
-from nscore._retry import redact
-from nscore.backends._decode import NOTHING, Tops, count, decode, decode_if_any, without_thinking
+from nscore.backends._decode import NOTHING, Tops, count, decode, decode_if_any, shown, without_thinking
 from nscore.backends._protocol import Call, Server, backend
 from nscore.errors import ReplyError
 from nscore.exchange import Capabilities, Finish, Prompt, Reply, TokenLogprobs, Usage
@@ -85,8 +84,7 @@ class OpenAI(Server):
         content = decode(_COMPLETION, raw)
         choice = content.choices[0] if content.choices else None
         if choice is None or bytes(content.error) != b"null" or bytes(choice.error) != b"null":
-            said = redact(raw[:2000].decode(errors="replace"), self.secrets())[:300]
-            raise ReplyError("http_error", f"status 200 with an error: {said}", again=True)
+            raise ReplyError("http_error", f"status 200 with an error: {shown(raw, self.secrets())}", again=True)
         usage = decode_if_any(_USAGE, content.usage) or _Usage()
         details = usage.prompt_tokens_details or _Details()
         counted = Usage(count(usage.prompt_tokens), count(usage.completion_tokens), count(details.cached_tokens))
@@ -230,6 +228,8 @@ class _PromptTops:
 
 def _echoed(logprobs: _Logprobs | None) -> TokenLogprobs | None:
     if logprobs is None or not logprobs.tokens or logprobs.top_logprobs is None:
+        return None
+    if len(logprobs.tokens) != len(logprobs.top_logprobs):  # nobody can tell which belong to which
         return None
     return Tops([token or "" for token in logprobs.tokens], logprobs.top_logprobs, _TEXT_TOPS)
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
 
-from nscore._history import History, Past
-from nscore.backends._protocol import BACKENDS, Backend, Call, backend
+from nscore._sending.history import History, Past
+from nscore.backends._protocol import Backend, Call, backend, remade
 from nscore.errors import BackendError
 from nscore.exchange import Capabilities, Prompt, Reply
 
@@ -32,19 +31,15 @@ class Replay:
     _history: History = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        file = Path(self.run) / "run.json"
-        try:
-            told = json.loads(file.read_bytes())
-            given = dict(told["backend"])
-            inner = BACKENDS[given.pop("name")](**given)
-            can = msgspec.convert(told["capabilities"], Capabilities)
-        except (OSError, ValueError, LookupError, TypeError, RecursionError, msgspec.ValidationError) as error:
-            raise BackendError(
-                f"{file}: expected the settings of a run ({error}). Name the folder of a run."
-            ) from error
-        object.__setattr__(self, "_inner", inner)
-        object.__setattr__(self, "_can", can)
-        object.__setattr__(self, "_history", History.of(Path(self.run) / "journal"))
+        history = History.of_run(Path(self.run))
+        if history.settings is None:
+            raise BackendError(f"{self.run}: nothing was asked in this run: there is nothing to replay.")
+        object.__setattr__(self, "_inner", remade(history.settings["backend"]))
+        object.__setattr__(self, "_can", msgspec.convert(history.settings["capabilities"], Capabilities))
+        object.__setattr__(self, "_history", history)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Replay, (str(Path(self.run).absolute()),)  # another process reads the journals itself
 
     @property
     def name(self) -> str:
@@ -80,8 +75,8 @@ class Replay:
         return {}
 
     def secrets(self) -> tuple[str, ...]:
-        """None."""
-        return ()
+        """Those that the environment holds for the run's backend; the run stored no reply with those of its time."""
+        return self._inner.secrets()
 
     def settings(self) -> dict[str, object]:
         """Those of the run."""

@@ -7,8 +7,7 @@ from typing import ClassVar
 
 import msgspec
 
-from nscore._retry import redact
-from nscore.backends._decode import count, decode, without_thinking
+from nscore.backends._decode import NOTHING, count, decode, decode_if_any, shown, without_thinking
 from nscore.backends._protocol import Call, backend
 from nscore.backends.openai import OpenAI
 from nscore.errors import ReplyError
@@ -65,15 +64,14 @@ class SGLang(OpenAI):
         if meta is None:
             return OpenAI.read(self, raw)
         if meta.finish_reason is not None and meta.finish_reason.type == "abort":
-            said = redact(str(meta.finish_reason.message), self.secrets())[:300]
-            raise ReplyError("http_error", f"aborted: {said}", again=True)
+            raise ReplyError("http_error", f"aborted: {shown(meta.finish_reason.message, self.secrets())}", again=True)
         kind = meta.finish_reason.type if meta.finish_reason is not None else "stop"
         finish: Finish = "length" if kind == "length" else "stop"
         text, thought = without_thinking(content.text or "")
         return Reply(
             text,
             finish,
-            Usage(count(meta.prompt_tokens), count(meta.completion_tokens), count(meta.cached_tokens)),
+            Usage(*(_count(n) for n in (meta.prompt_tokens, meta.completion_tokens, meta.cached_tokens))),
             _tokens(meta.output_token_logprobs, meta.output_top_logprobs),
             _tokens(meta.input_token_logprobs, meta.input_top_logprobs),
             thought,
@@ -90,9 +88,9 @@ class _Finish(msgspec.Struct):
 
 class _Meta(msgspec.Struct):
     finish_reason: _Finish | None = None
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    cached_tokens: int | None = None
+    prompt_tokens: msgspec.Raw = NOTHING
+    completion_tokens: msgspec.Raw = NOTHING
+    cached_tokens: msgspec.Raw = NOTHING
     input_token_logprobs: list[_Scored] | None = None
     output_token_logprobs: list[_Scored] | None = None
     input_top_logprobs: list[msgspec.Raw] | None = None
@@ -106,6 +104,7 @@ class _Generated(msgspec.Struct):
 
 _GENERATED = msgspec.json.Decoder(_Generated)
 _TOPS = msgspec.json.Decoder(list[_Scored] | None)
+_COUNT = msgspec.json.Decoder(int | None)
 
 
 class _Tops:
@@ -123,5 +122,9 @@ class _Tops:
         return [(text, p) for p, _, text in tops if p is not None and text is not None]
 
 
+def _count(number: msgspec.Raw) -> int | None:
+    return count(decode_if_any(_COUNT, number))
+
+
 def _tokens(tokens: list[_Scored] | None, tops: list[msgspec.Raw] | None) -> TokenLogprobs | None:
-    return _Tops(tokens, tops) if tokens and tops else None
+    return _Tops(tokens, tops) if tokens and tops and len(tokens) == len(tops) else None

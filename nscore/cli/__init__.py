@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import keyword
 import os
 import sys
 from collections.abc import Sequence
@@ -22,10 +23,19 @@ __all__ = ["main"]
 # Each command and what it does in a line. A command's own module, and with it polars, is loaded when it is called.
 COMMANDS = {
     "demo": "run everything on the bundled sample of real neurons: no key, no model server",
+    "import": "read files of other systems: OpenAI, Delphi, Neuronpedia, SAEDashboard, plain tables",
     "simulate": "predict activations of records from explanations",
     "probe": "ask a model server what it can do",
+    "runs": "look after the folder of a run: show, verify, rebuild, salvage",
     "calibrate": "bring predictions into the neuron's units",
     "score": "score explanations, per record and pooled",
+    "query": "ask the tables of a run or a folder of results in SQL",
+    "export": "write files of other systems: OpenAI, Delphi, Neuronpedia",
+    "check": "compute published scores again: which agree, and why the others do not",
+    "compare": "compare two runs, simulators or sets of explanations on the same records",
+    "best": "choose the best of several explanations of each neuron",
+    "report": "write one page to look at: plots, a table of neurons, heat maps of their records",
+    "show": "show one neuron on the terminal, or the best and the worst in a list",
     "metrics": "list the metrics that score computes",
 }
 
@@ -42,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         said = "; ".join(["interrupted", *getattr(interrupt, "__notes__", ())])
         print(f"nscore {name}: {said}", file=sys.stderr)
         code = 130
-    except Exception as error:  # what is not ours, nor a table's or a file's, keeps its traceback
+    except BaseException as error:  # what is not ours, nor a table's or a file's, keeps its traceback
         if not isinstance(error, NscoreError | OSError) and not _of_polars(error):
             raise
         said = str(error) if isinstance(error, NscoreError) else str(error).split("\n", maxsplit=1)[0]
@@ -58,7 +68,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(given: list[str], name: str | None) -> int:
     parser = _parser(name)
-    arguments = parser.parse_args(given)
+    arguments, rest = parser.parse_known_args(given)
+    if len(rest) == 1 and rest[0][:2] != "--" and getattr(arguments, "sql", "") is None:
+        arguments.sql = rest.pop()  # argparse gives an argument that may be left out nothing that comes after a flag
+    if rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if name is None:
         parser.print_help()
         return 2
@@ -66,10 +80,12 @@ def _run(given: list[str], name: str | None) -> int:
         return int(arguments.run(arguments))
 
 
-def _of_polars(error: Exception) -> bool:
-    from polars.exceptions import PolarsError  # noqa: PLC0415  (only where something went wrong)
+def _of_polars(error: BaseException) -> bool:
+    if isinstance(error, SystemExit):
+        return False
+    from polars.exceptions import PanicException, PolarsError  # noqa: PLC0415  (only where something went wrong)
 
-    return isinstance(error, PolarsError)
+    return isinstance(error, PolarsError | PanicException)
 
 
 def _parser(name: str | None) -> argparse.ArgumentParser:
@@ -86,7 +102,7 @@ def _parser(name: str | None) -> argparse.ArgumentParser:
             command, help=summary, description=summary[0].upper() + summary[1:] + ".", allow_abbrev=False
         )
         if command == name:
-            module = importlib.import_module(f"nscore.cli.{command}")
+            module = importlib.import_module(f"nscore.cli.{command}{'_' * keyword.iskeyword(command)}")
             module.configure(sub)
             sub.set_defaults(run=module.run)
             apply_settings(sub, command)

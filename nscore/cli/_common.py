@@ -7,19 +7,53 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 import polars as pl
 
 from nscore._progress import bar
+from nscore._tables.disk import make_folder, write_table
+from nscore._tables.stores import Place, StorePath, place
 from nscore.cli._names import names
+from nscore.executors import EXECUTORS, Executor, make_executor
+from nscore.intervals import Method
 from nscore.records import SIMULATOR
 
-__all__ = ["add_by", "add_json", "add_output", "names", "print_json", "summarise", "table", "write"]
+__all__ = ["add_by", "add_intervals", "add_json", "add_output", "names", "print_json", "summarise", "table", "write"]
 
 
 def add_by(parser: argparse.ArgumentParser, default: str) -> None:
     """The flag that names the keys."""
     parser.add_argument("--by", type=names, metavar="KEYS", help=f"the keys, separated by commas (default: {default})")
+
+
+def add_intervals(parser: argparse.ArgumentParser, default: Method | None = None) -> None:
+    """The flags of confidence intervals."""
+    parser.add_argument(
+        "--intervals",
+        choices=get_args(Method),
+        default=default,
+        help=f"the method of the confidence intervals (default: {default or 'no intervals'})",
+    )
+    parser.add_argument("--level", type=float, default=0.95, help="their level (default: 0.95)")
+    parser.add_argument("--resamples", type=int, default=1000, metavar="N", help="(default: 1000)")
+    parser.add_argument("--seed", type=int, default=0, help="what draws the resamples (default: 0)")
+
+
+def add_executor(parser: argparse.ArgumentParser, default: str) -> None:
+    """The flags that say where shards are worked on."""
+    parser.add_argument("--executor", choices=list(EXECUTORS), help=f"where it is worked on (default: {default})")
+    parser.add_argument("--workers", type=int, metavar="N", help="how many at a time (default: one a processor)")
+    parser.add_argument(
+        "--address", metavar="ADDRESS", help="of a Ray cluster (default: $RAY_ADDRESS, or this machine)"
+    )
+
+
+def executor_of(arguments: argparse.Namespace) -> str | Executor | None:
+    """The executor that the flags name; None where they name none."""
+    if arguments.address is None:
+        return arguments.executor  # type: ignore[no-any-return]
+    return make_executor(arguments.executor or "ray", workers=arguments.workers, address=arguments.address)
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
@@ -32,24 +66,21 @@ def add_output(parser: argparse.ArgumentParser, default: str | None = None) -> N
     parser.add_argument(
         "-o",
         "--out",
-        type=Path,
+        type=place,
         metavar="DIR",
         required=default is None,
         default=None if default is None else Path(default),
-        help="the folder that the tables are written to" + (f" (default: {default})" if default else ""),
+        help="the folder that the tables are written to, here or at s3://, gs://, az://"
+        + (f" (default: {default})" if default else ""),
     )
 
 
-def write(frame: pl.DataFrame | pl.LazyFrame, folder: Path, name: str) -> Path:
-    """Writes a table as Parquet into a folder, whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
-    file, part = folder / f"{name}.parquet", folder / f".{name}.parquet.part"
-    try:
-        with bar(name, "rows"):
-            frame.lazy().sink_parquet(part, mkdir=False)
-        part.replace(file)
-    finally:
-        part.unlink(missing_ok=True)
+def write(frame: pl.DataFrame | pl.LazyFrame, folder: Place, name: str, *, at_once: int | None = None) -> Place:
+    """Writes a table as Parquet into a folder, durable, and whole or not at all; see `write_table`."""
+    make_folder(folder)
+    file = folder / f"{name}.parquet"
+    with bar(name, "rows"):
+        write_table(file, frame, at_once=at_once)
     return file
 
 
@@ -104,4 +135,4 @@ def _plain(content: object) -> object:
         return [_plain(v) for v in content]
     if isinstance(content, float) and not math.isfinite(content):
         return None
-    return str(content) if isinstance(content, Path) else content
+    return str(content) if isinstance(content, Path | StorePath) else content

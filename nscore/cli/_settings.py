@@ -17,7 +17,8 @@ SWITCHES = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false
 
 def apply_settings(parser: argparse.ArgumentParser, command: str) -> None:
     """Makes the environment and the table of the command in `./nscore.toml` the defaults of its flags."""
-    flags = {a.dest: a for a in parser._actions if a.option_strings and a.dest != "help"}  # noqa: SLF001
+    shown = [a for a in parser._actions if a.help != argparse.SUPPRESS]  # noqa: SLF001  (the others are refused)
+    flags = {a.dest: a for a in shown if a.option_strings and a.dest != "help"}
     for dest, value in _from_file(command).items():
         if dest not in flags:
             raise SettingError(

@@ -7,12 +7,16 @@ from typing import get_args
 
 import polars as pl
 
-import nscore as ns
-from nscore.calibrate import N_FITTED, SLOPE, Method
+from nscore._statistics.quantiles import N_FITTED
+from nscore.calibrate import SLOPE, Method, with_fits
 from nscore.cli._common import add_by, add_json, add_output, print_json, write
+from nscore.frames import reading, source
 from nscore.records import SPLIT, Split
 
 __all__ = ["configure", "run"]
+
+# A percentile fit may hold hundreds of knots.
+FITS_AT_ONCE = 1 << 13
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -34,17 +38,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Fits, applies, writes both tables, prints what the slopes say."""
     fit = None if arguments.fit_split == "calibration" else pl.col(SPLIT).cast(pl.String) == arguments.fit_split
-    fitted = ns.fit_calibration(
-        arguments.simulated, arguments.method, fit=fit, by=arguments.by, fit_on_scored=arguments.fit_on_scored
-    )
-    calibrated = ns.calibrate(arguments.simulated, arguments.method, by=arguments.by, fitted=fitted)
-    files = [write(calibrated, arguments.out, "simulated"), write(fitted, arguments.out, "calibration")]
-    counts = {"explanations": fitted.height}
-    if N_FITTED in fitted.columns:
-        counts["without_rows_to_fit"] = fitted.filter(pl.col(N_FITTED) == 0).height
-    if SLOPE in fitted.columns:
-        counts["negative_slope"] = fitted.filter(pl.col(SLOPE) < 0).height
-        counts["zero_slope"] = fitted.filter(pl.col(SLOPE) == 0).height
+    given = source(arguments.simulated)
+    asked = {"fit": fit, "by": arguments.by, "fit_on_scored": arguments.fit_on_scored}
+    with reading(given):
+        calibrated, fits = with_fits(given, arguments.method, **asked)
+        written = write(calibrated, arguments.out, "simulated")
+        files = [written, write(fits, arguments.out, "calibration", at_once=FITS_AT_ONCE)]
+    counts = _counts(source(files[1]).frame)
     if arguments.json:
         print_json({**counts, "files": files})
     else:
@@ -54,3 +54,13 @@ def run(arguments: argparse.Namespace) -> int:
         for file in files:
             print(f"wrote {file}")
     return 3 if counts.get("without_rows_to_fit") else 0
+
+
+def _counts(fits: pl.LazyFrame) -> dict[str, int]:
+    columns = fits.collect_schema()
+    counts = {"explanations": pl.len()}
+    if N_FITTED in columns:
+        counts["without_rows_to_fit"] = (pl.col(N_FITTED) == 0).sum()
+    if SLOPE in columns:
+        counts |= {"negative_slope": (pl.col(SLOPE) < 0).sum(), "zero_slope": (pl.col(SLOPE) == 0).sum()}
+    return {name: int(n) for name, n in fits.select(**counts).collect().row(0, named=True).items()}

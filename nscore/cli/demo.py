@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 import polars as pl
 
 import nscore as ns
 from nscore._progress import bar
-from nscore.cli._common import add_json, add_output, print_json, summarise, table, write
+from nscore._tables.stores import Place
+from nscore.cli._common import add_executor, add_json, add_output, executor_of, print_json, summarise, table, write
+from nscore.executors import make_executor
 from nscore.metrics import DEFAULT
 from nscore.records import EXPLANATION, LAYER, NEURON, SIMULATOR
 
@@ -22,28 +23,23 @@ PREFERRED = DEFAULT[0]
 def configure(parser: argparse.ArgumentParser) -> None:
     """The flags."""
     add_output(parser, default="nscore-demo")
+    add_executor(parser, "local")
     add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Runs the chain, writes every table, and says what to look at."""
-    out: Path = arguments.out
+    out: Place = arguments.out
     records, explanations = ns.sample.records(), ns.sample.explanations()
+    who = make_executor(executor_of(arguments) or "local", workers=arguments.workers)
     with bar("simulate", "tokens"):
-        simulated = ns.simulate(records, explanations, simulator=SIMULATORS)
+        simulated = ns.simulate(records, explanations, simulator=SIMULATORS, executor=who)
     fitted = ns.fit_calibration(simulated)
     calibrated = ns.calibrate(simulated, fitted=fitted)
-    sequences = ns.score_sequences(calibrated)
-    scores = ns.pool(sequences, strata=True)
-    tables = {
-        "records": records,
-        "explanations": explanations,
-        "simulated": calibrated,
-        "calibration": fitted,
-        "sequence_scores": sequences,
-        "scores": scores,
-    }
-    files = [write(frame, out, name) for name, frame in tables.items()]
+    before = {"records": records, "explanations": explanations, "simulated": calibrated, "calibration": fitted}
+    files = [write(frame, out, name) for name, frame in before.items()]
+    scores, sequences = ns.score_shards(out / "simulated.parquet", executor=who, strata=True)
+    files += [write(sequences, out, "sequence_scores"), write(scores, out, "scores")]
     if arguments.json:
         print_json({"scores": summarise(scores, list(DEFAULT)), "files": files})
         return 0

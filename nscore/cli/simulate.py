@@ -6,16 +6,17 @@ import argparse
 import inspect
 import sys
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 import nscore as ns
-from nscore._prices import dollars
+from nscore._sending.prices import dollars
+from nscore._tables.stores import Place
 from nscore.cli._backend import add_backend, backend_of, money
-from nscore.cli._common import add_by, add_json, add_output, names, print_json, table, write
+from nscore.cli._common import add_by, add_executor, add_json, add_output, executor_of, names, print_json, table, write
 from nscore.errors import SettingError
+from nscore.frames import reading, source
 from nscore.records import OK, SIMULATOR, STATUS
 from nscore.simulators import SIMULATORS, PromptSimulator, Shuffled, Simulator, resolve_simulator
 
@@ -50,6 +51,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_by(parser, "layer,neuron")
     parser.add_argument("--splits", type=names, metavar="SPLITS", help="(default: calibration,valid,test)")
     parser.add_argument("--leaks", choices=["refuse", "allow"], default="refuse", help="(default: refuse)")
+    add_executor(parser, "local")
     add_json(parser)
     add_backend(parser)
     group = parser.add_argument_group("what is asked")
@@ -104,10 +106,13 @@ def run(arguments: argparse.Namespace) -> int:
         "splits": arguments.splits,
         "leaks": arguments.leaks,
     }
+    who = {"executor": executor_of(arguments) or "local", "workers": arguments.workers}
     if not any(_asks(s) for s in chosen):
         _check_offline(arguments)
-        simulated = ns.simulate(arguments.records, arguments.explanations, **common)
-        return _report(arguments, write(simulated, arguments.out, "simulated"))
+        records = source(arguments.records)
+        with reading(records):
+            simulated = ns.simulate(records, arguments.explanations, **common, **who)
+            return _report(arguments, write(simulated, arguments.out, "simulated"))
     limits = {name: getattr(arguments, name) for name in LIMITS if getattr(arguments, name) is not None}
     common |= {"backend": backend_of(arguments), "keep": arguments.keep}
     if arguments.dry_run:
@@ -120,6 +125,7 @@ def run(arguments: argparse.Namespace) -> int:
             distribution=arguments.distribution,
             **common,
             **limits,
+            **who,
         )
     except KeyboardInterrupt as interrupt:
         interrupt.add_note("what was answered is kept, and the same command goes on")
@@ -185,15 +191,9 @@ def _tell(arguments: argparse.Namespace, common: dict[str, Any], limits: dict[st
     return 0
 
 
-def _report(arguments: argparse.Namespace, *files: Path) -> int:
+def _report(arguments: argparse.Namespace, *files: Place) -> int:
     """Prints how the tokens fared."""
-    counts = (
-        pl.scan_parquet(files[0], glob=False)
-        .group_by(SIMULATOR, STATUS)
-        .len("tokens")
-        .sort(SIMULATOR, STATUS)
-        .collect()
-    )
+    counts = source(files[0]).frame.group_by(SIMULATOR, STATUS).len("tokens").sort(SIMULATOR, STATUS).collect()
     if arguments.json:
         print_json({"tokens": counts, "files": list(files)})
     else:
@@ -204,9 +204,9 @@ def _report(arguments: argparse.Namespace, *files: Path) -> int:
     return 0 if (counts[STATUS] == OK).all() else 3
 
 
-def _calls(file: Path) -> str:
+def _calls(file: Place) -> str:
     """What the calls came to, and why some failed."""
-    rows = pl.scan_parquet(file, glob=False)
+    rows = pl.scan_parquet(str(file), glob=False)
     failed = pl.col(STATUS) != OK
     sums = pl.col("prompt_tokens", "completion_tokens", "price").sum()
     told = rows.select(pl.len(), failed.sum().alias("failed"), pl.col("price").count().alias("priced"), sums).collect()

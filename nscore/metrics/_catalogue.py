@@ -27,6 +27,8 @@ class Metric:
     higher_is_better: bool
     decomposes: bool
     """Whether it is a formula of moments, which merge; if not, it is computed from the tokens."""
+    worst: float = float("nan")
+    """Its worst value; NaN if there is none, or none is known."""
 
     @property
     def meaning(self) -> str:
@@ -48,11 +50,13 @@ CATALOGUE: Shelf[Metric] = Shelf("metric", "nscore.metrics")
 DEFAULT = ("ev_correlation_score", "rsquared_score", "absolute_dev_explained_score")
 
 
-def metric(*, best: float, higher_is_better: bool = True, decomposes: bool) -> Callable[[Function], Function]:
+def metric(
+    *, best: float, higher_is_better: bool = True, decomposes: bool, worst: float = float("nan")
+) -> Callable[[Function], Function]:
     """Puts a function on the catalogue under its own name, unchanged."""
 
     def register(function: Function) -> Function:
-        entry = Metric(function.__name__, function, best, higher_is_better, decomposes)
+        entry = Metric(function.__name__, function, best, higher_is_better, decomposes, worst)
         CATALOGUE.add(entry.name, entry)
         return function
 

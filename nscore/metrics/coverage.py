@@ -11,7 +11,7 @@ from nscore.records import ACTIVATION, PREDICTED
 __all__ = ["coverage"]
 
 
-@metric(best=1.0, decomposes=True)
+@metric(best=1.0, decomposes=True, worst=0.0)
 def coverage(
     activation: Columns | Moments = ACTIVATION,
     predicted: Columns = PREDICTED,

@@ -11,7 +11,7 @@ from nscore.records import ACTIVATION, PREDICTED
 __all__ = ["pearson"]
 
 
-@metric(best=1.0, decomposes=True)
+@metric(best=1.0, decomposes=True, worst=-1.0)
 def pearson(
     activation: Columns | Moments = ACTIVATION,
     predicted: Columns = PREDICTED,

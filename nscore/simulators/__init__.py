@@ -5,6 +5,7 @@ reads replies, and the engine does the rest. A new one is a file beside these wi
 import line here, and its test.
 """
 
+from nscore.simulators._described import described, remade
 from nscore.simulators._prompted import Ask, Predictions, Prompted, PromptSimulator, Span
 from nscore.simulators._protocol import SIMULATORS, Simulator, resolve_simulator, simulator
 from nscore.simulators.all_at_once import AllAtOnce
@@ -32,6 +33,8 @@ __all__ = [
     "TabList",
     "TokenByToken",
     "TokenLookup",
+    "described",
+    "remade",
     "resolve_simulator",
     "simulator",
 ]

@@ -20,6 +20,8 @@ from nscore.simulators._prompts import examples, visible
 __all__ = ["ListSimulator", "Listed"]
 
 TOP_LOGPROBS = 15
+# A character has at most so many in its longest compatible form.
+_COMPATIBLE = 18
 _WORD_OR_SIGN = re.compile(r"[A-Za-z]+|[^A-Za-z]")
 
 
@@ -93,15 +95,15 @@ class ListSimulator(Prompted):
             if cut:
                 raise ReplyError("truncated", "the answer ended at its limit") from None
             raise
+        lengths = [span.stop - span.start for span in ask.spans]
+        fitting = [_of_length(listed.get(number), length) for number, length in enumerate(lengths, 1)]
         generated = None
         if reply.tokens is not None:
-            places = [e.place for entries in listed.values() for e in entries if e.place is not None]
+            places = [e.place for entries in fitting if entries for e in entries if e.place is not None]
             generated = Generated(reply.text, reply.tokens, places)
         result = []
-        for number, span in enumerate(ask.spans, 1):
-            entries = listed.get(number)
-            length = span.stop - span.start
-            if entries is None or len(entries) != length:
+        for span, length, entries in zip(ask.spans, lengths, fitting, strict=True):
+            if entries is None:
                 result.append(Predictions.none("truncated" if cut else "length_mismatch", length))
             else:
                 tokens = records[span.record][span.start : span.stop]
@@ -116,7 +118,7 @@ class ListSimulator(Prompted):
             return Predictions(["parse_error" if v is None else OK for v in values], values)
         found = Predictions([], [], [], [])
         for token, entry in zip(tokens, entries, strict=True):
-            same = entry.token is None or not _plain(entry.token).isdisjoint(_plain(token))
+            same = entry.token is None or _repeats(entry.token, token)
             value = entry.value if entry.value is not None and 0 <= entry.value <= top else None
             chances = None
             if same and value is not None and generated is not None and entry.place is not None:
@@ -172,6 +174,18 @@ def _signs(simulator: ListSimulator, lengths: tuple[int, ...]) -> int:
     """The words and signs of an answer about records of these lengths whose tokens are empty."""
     frame = simulator.answer([[""] * n for n in lengths], [[10] * n for n in lengths])
     return len(_WORD_OR_SIGN.findall(frame))
+
+
+def _of_length(entries: list[Listed] | None, length: int) -> list[Listed] | None:
+    return entries if entries is not None and len(entries) == length else None
+
+
+def _repeats(repeated: str, token: str) -> bool:
+    """Whether a token was repeated as models do."""
+    # to normalize a long row of accents takes quadratic time
+    if len("".join(repeated.split())) > _COMPATIBLE * (1 + len(visible(token))):
+        return False
+    return not _plain(repeated).isdisjoint(_plain(token))
 
 
 def _plain(token: str) -> set[str]:

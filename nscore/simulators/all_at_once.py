@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from nscore._align import Found, locate
+from nscore._sending.align import Found, locate
 from nscore.errors import ReplyError, SimulatorError
 from nscore.exchange import Capabilities, Message, Prompt, Reply, TokenLogprobs
 from nscore.records import OK
@@ -83,7 +83,12 @@ class AllAtOnce(Prompted):
         if found is None:
             raise ReplyError("parse_error", "the tokens in the reply are not those of the prompt")
         top = self.top(can)
-        at = [expected(reply.prompt.top(place.index), top, place.prefix) for place in found]
+        # of a token that holds several places only the first can be answered: no number begins with the others
+        before = [None, *(place.index for place in found)]
+        at = [
+            expected(reply.prompt.top(place.index), top, place.prefix) if place.index != last else None
+            for place, last in zip(found, before, strict=False)
+        ]
         return [
             Predictions(
                 [OK if e else "no_answer" for e in at],

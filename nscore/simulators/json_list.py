@@ -24,19 +24,23 @@ RECORDS, RECORD, TOKENS, ACTIVATIONS, TOKEN, ACTIVATION = (
     "token",
     "activation",
 )
-# Strings are matched whole, so that a number in one is none.
-_STRING_OR_NUMBER = re.compile(r'"(?:[^"\\]|\\.)*"|(-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)', re.DOTALL)
+# Strings are matched whole, so that a number in one is none, and without a way back, which takes room a character.
+_STRING_OR_NUMBER = re.compile(r'"(?:[^"\\]++|\\.)*+"|(-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)', re.DOTALL)
 _ANSWER = re.compile(rf'\{{\s*"(?:{RECORDS}|{RECORD})"')
 _KEY = re.compile(rf'"{ACTIVATIONS}"\s*:\s*\Z')
 _OPENING = re.compile(r"[{\[]")
 _QUOTED = re.compile(r"[0-9]{1,2}(?:\.[0-9]{1,17})?")
-# Where chatter holds brackets, or an answer is broken, later ones are tried.
-_TRIES = 20
+_NOT_ZERO = re.compile(r"-?[0.]*[1-9]")
+# Where chatter holds brackets, or an answer is broken, later ones are tried: so often, and so many characters in all.
+_TRIES, _CHARACTERS = 20, 1 << 20
+# To begin to read takes as long as to read so many.
+_BEGINNING = 100
 
 
 class _Spot(float):
     """A number and where it stands."""
 
+    __slots__ = ("place",)
     place: int
 
 
@@ -96,16 +100,12 @@ class JsonList(ListSimulator):
         if not rows:
             raise ReplyError("parse_error", f"expected an object with {RECORDS!r}, found {text[:200]!r}")
         found: dict[int, list[Listed]] = {}
-        for row in rows:
-            numbers = _activations(row)
-            if numbers is None:
-                continue
-            given = row.get(RECORD)
+        for given, numbers in rows:
             number = int(given) if isinstance(given, float) and given.is_integer() else None
             if records == 1 and len(rows) == 1:
                 number = 1  # there is no other
             if number is None or number in found:
-                raise ReplyError("parse_error", f"a record without a number of its own: {given!r}")
+                raise ReplyError("parse_error", f"a record without a number of its own in {text[:200]!r}")
             found[number] = [_listed(entry) for entry in numbers]
         return found
 
@@ -138,51 +138,80 @@ def _compact(content: object) -> str:
     return msgspec.json.encode(content).decode()
 
 
-def _rows(text: str, *, placed: bool) -> list[dict[str, object]]:
-    """The rows of the answer: of the first JSON in a text that has any; else of rows, or of the longest list, alone."""
-    alone: list[dict[str, object]] = []
-    longest: list[object] = []
-    for start, content in _decoded(text, placed=placed):
-        rows = content.get(RECORDS) if isinstance(content, dict) else content
-        if isinstance(content, dict) and _activations(content) is not None:
-            alone.append(content)
-        elif isinstance(rows, list):
-            if given := [row for row in rows if _activations(row) is not None]:
-                return given
-            # of a broken answer only its list of numbers, and not one in a token that it repeats
-            if not _ANSWER.search(text, 0, start) or _KEY.search(text, max(0, start - 40), start):
-                longest = max(longest, rows, key=len)
-    return alone or ([{ACTIVATIONS: longest}] if longest else [])
+def _rows(text: str, *, placed: bool) -> list[tuple[object, list[object]]]:
+    """The record and the numbers of each row of an answer; if asked, numbers know where they stand.
+
+    The rows are those of the first JSON in a text that has any; else they stand alone, or the longest list does.
+    """
+    alone: list[tuple[int, object]] = []
+    longest: tuple[int, object] = (0, [])
+    answer = _ANSWER.search(text)
+    for start, content in _decoded(text):
+        rows = _listed_in(content)
+        if _activations(content) is not None:
+            alone.append((start, content))
+        elif rows and any(_activations(row) is not None for row in rows):
+            return _with_activations(_listed_in(_read(text, start, content, placed=placed)))
+        # of a broken answer only its list of numbers, and not one in a token that it repeats
+        elif answer is None or answer.end() > start or _KEY.search(text, max(0, start - 40), start):
+            longest = max(longest, (start, content), key=lambda found: len(_listed_in(found[1])))
+    if alone:
+        return _with_activations([_read(text, *each, placed=placed) for each in alone])
+    numbers = _listed_in(longest[1]) and _listed_in(_read(text, *longest, placed=placed))
+    return [(None, numbers)] if numbers else []
 
 
-def _decoded(text: str, *, placed: bool) -> Iterator[tuple[int, object]]:
-    """Each JSON object or list in a text that can be read, and where; if asked, numbers know where they stand."""
-    start, tries = -1, _TRIES
-    while tries and (opening := _OPENING.search(text, start + 1)):
+def _listed_in(content: object) -> list[object]:
+    rows = content.get(RECORDS) if isinstance(content, dict) else content
+    return rows if isinstance(rows, list) else []
+
+
+def _with_activations(rows: list[object]) -> list[tuple[object, list[object]]]:
+    given = ((row.get(RECORD), _activations(row)) for row in rows if isinstance(row, dict))
+    return [(record, numbers) for record, numbers in given if numbers is not None]
+
+
+def _decoded(text: str) -> Iterator[tuple[int, object]]:
+    """Each JSON object or list in a text that can be read, and where."""
+    start, tries, left = -1, _TRIES, _CHARACTERS + 4 * len(text)
+    while tries and left > 0 and (opening := _OPENING.search(text, start + 1)):
         start = opening.start()
-        decoder = _PLAIN
-        if placed:
-            decoder = _decoder(m.start(1) for m in _STRING_OR_NUMBER.finditer(text, start) if m[1])
         try:
-            content, end = decoder.raw_decode(text, start)
-        except (ValueError, RecursionError):
+            content, end = _PLAIN.raw_decode(text, start)
+        except (ValueError, RecursionError) as error:
             tries -= 1
+            left -= getattr(error, "pos", len(text)) - start
             continue
         yield start, content
+        left -= end - start + _BEGINNING
         start = end - 1
 
 
-# A number of any length is a float, perhaps an infinite one, which is on no scale.
-_PLAIN = json.JSONDecoder(parse_int=float, parse_float=float, parse_constant=lambda _: None, strict=False)
+def _read(text: str, start: int, content: object, *, placed: bool) -> object:
+    """The content that stands at a place of a text; if asked, its numbers know where they stand."""
+    if not placed:
+        return content
+    places = (m.start(1) for m in _STRING_OR_NUMBER.finditer(text, start) if m[1])
 
-
-def _decoder(places: Iterator[int]) -> json.JSONDecoder:
     def number(literal: str) -> object:
-        place = next(places, None)
-        if place is None:
-            return None
-        spot = _Spot(literal)
+        place, value = next(places, None), _number(literal)
+        if place is None or value is None:
+            return value
+        spot = _Spot(value)
         spot.place = place
         return spot
 
-    return json.JSONDecoder(parse_int=number, parse_float=number, parse_constant=lambda _: None, strict=False)
+    decoder = json.JSONDecoder(parse_int=number, parse_float=number, parse_constant=lambda _: None, strict=False)
+    try:
+        return decoder.raw_decode(text, start)[0]
+    except RecursionError:  # it was nested just not too deeply
+        return content
+
+
+def _number(literal: str) -> float | None:
+    """A number; of any length, and perhaps infinite, which is on no scale. One that is only nearly 0 is none."""
+    number = float(literal)
+    return None if number == 0 and _NOT_ZERO.match(literal) else number
+
+
+_PLAIN = json.JSONDecoder(parse_int=float, parse_float=_number, parse_constant=lambda _: None, strict=False)

@@ -45,30 +45,42 @@ class Shuffled:
             SimulatorError: if the inner simulator asks a model.
             TableError: if a neuron has more than half of all explanations, so that others do not suffice.
         """
-        if not isinstance(self.inner, Simulator):
-            raise SimulatorError(f"{self.name} asks a model: it needs a backend")
+        self._by_itself()
+        own = [*keys, EXPLANATION_ID]
+        drawn = self.drawn(pairs.select(*own, EXPLANATION).unique().collect(), keys)
+        return self.simulate_drawn(pairs, drawn, keys=keys, train=train)
+
+    def simulate_drawn(
+        self, pairs: pl.LazyFrame, drawn: pl.DataFrame, *, keys: Sequence[str], train: pl.LazyFrame | None
+    ) -> pl.LazyFrame:
+        """As `simulate`, for some of the pairs, where `drawn` was drawn for all of them."""
+        inner = self._by_itself()
         columns = pairs.collect_schema().names()
         own = [*keys, EXPLANATION_ID]
-        drawn = self._drawn(pairs.select(*own, EXPLANATION).unique().collect(), keys)
         swapped = (
             pairs.drop(EXPLANATION)
             .join(drawn.lazy(), on=own, how="left", nulls_equal=True, maintain_order="left")
             .rename({c: f"__own_{c}" for c in own})
             .rename({f"__other_{c}": c for c in [*own, EXPLANATION]})
         )
-        result = self.inner.simulate(swapped, keys=keys, train=train)
+        result = inner.simulate(swapped, keys=keys, train=train)
         added = [c for c in result.collect_schema().names() if c not in swapped.collect_schema().names()]
         return result.drop(own).rename({f"__own_{c}": c for c in own}).select(*columns, *added)
+
+    def _by_itself(self) -> Simulator:
+        if not isinstance(self.inner, Simulator):
+            raise SimulatorError(f"{self.name} asks a model: it needs a backend")
+        return self.inner
 
     def swapped(self, explanations: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:
         """A table of explanations in which each neuron's texts are another's."""
         own = [*keys, EXPLANATION_ID]
-        return self._drawn(explanations.select(*own, EXPLANATION), keys).select(
+        return self.drawn(explanations.select(*own, EXPLANATION), keys).select(
             *own, pl.col(f"__other_{EXPLANATION}").alias(EXPLANATION)
         )
 
-    def _drawn(self, explanations: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:
-        """For each explanation's keys, those of another neuron's explanation, as `__other_...`."""
+    def drawn(self, explanations: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:
+        """For each explanation's keys, another neuron's explanation: its keys and its text, as `__other_...`."""
         own = [*keys, EXPLANATION_ID]
         neurons = explanations.select(keys).unique().sort(keys).sample(fraction=1, shuffle=True, seed=self.seed)
         ordered = (

@@ -17,7 +17,7 @@ __all__ = ["TabList"]
 
 END = "# End"
 _RECORD = re.compile(r"#+ ?[Rr]ecord ([0-9]{1,4}):?\s*")
-_LINE = re.compile(r"(.*)\t\s*(-?[0-9]{1,4}(?:\.[0-9]{1,17})?)\s*")
+_NUMBER = re.compile(r"-?[0-9]{1,4}(?:\.[0-9]{1,17})?")
 
 
 @simulator("tab_list")
@@ -75,14 +75,24 @@ class TabList(ListSimulator):
                 if number in found:
                     raise ReplyError("parse_error", f"record {number} comes twice")
                 entries = found[number] = []
-            elif given := _LINE.fullmatch(line):
+            elif given := _numbered(line, at):
                 if entries is None and records == 1:
                     entries = found.setdefault(1, [])
                 if entries is not None:
-                    entries.append(Listed(given[1], float(given[2]), at + given.start(2)))
+                    entries.append(given)
             at += len(line) + 1
         if entries and entries[-1].token == END:
             entries.pop()  # repeated, and numbered, with the rest
         if not found:
             raise ReplyError("parse_error", f"expected lines of a token, a tab and a number, found {text[:200]!r}")
         return found
+
+
+def _numbered(line: str, at: int) -> Listed | None:
+    """The entry on a line that begins at an offset of the text, if it ends in a tab and a number, blanks aside."""
+    # by hand: a pattern of it all takes quadratic time on a line of tabs
+    token, tab, behind = line.rstrip().rpartition("\t")
+    number = behind.lstrip()
+    if not (tab and _NUMBER.fullmatch(number)):
+        return None
+    return Listed(token, float(number), at + len(token) + 1 + len(behind) - len(number))

@@ -19,7 +19,8 @@ __all__ = ["TokenByToken"]
 TOP_LOGPROBS = 15
 # The tokens of an example that are shown: the strongest, one of its likes, one silent.
 SHOWN = 3
-_NUMBER = re.compile(r"[0-9]+")
+# Not the end of a negative number or of a fraction: those are no answers.
+_NUMBER = re.compile(r"(?<![0-9.\-\u2212])[0-9]+")
 
 
 @simulator("token_by_token")

@@ -1,7 +1,5 @@
 """Hostile replies: whatever a server sends is read, or is a `ReplyError`; nothing that is not finite comes of it."""
 
-# ruff: noqa: S311 -- chance here hides nothing
-
 from __future__ import annotations
 
 import json
@@ -14,7 +12,7 @@ from backends.fixtures import NAMES, all_made, content, raw
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nscore._keep import needed, restored
+from nscore._sending.keep import needed, restored
 from nscore.backends._decode import Tops, decode, without_thinking
 from nscore.errors import ReplyError
 from nscore.exchange import Capabilities, Reply

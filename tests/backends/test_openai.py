@@ -24,8 +24,8 @@ from backends.fixtures import (
     raw,
 )
 
-from nscore._align import locate
-from nscore.backends import VLLM, Anthropic, Backend, OpenAI, SGLang
+from nscore._sending.align import locate
+from nscore.backends import VLLM, Anthropic, Backend, OpenAI, Server, SGLang
 from nscore.errors import BackendError, ReplyError
 from nscore.exchange import Usage
 
@@ -343,6 +343,7 @@ def test_secrets_in_the_address_are_sent(kind):
         "http://host/v1\r\nx-evil: 1",
         "http://ho st/v1",
         "me:s3cret@host/v1",
+        "http:me:s3cret?s3cret@host/v1",
         "//me:s3cret@host/v1?key=s3cret",
         "file:///etc/passwd",
     ],
@@ -380,3 +381,36 @@ def test_settings_hold_all_that_decides_an_answer():
     }
     again = OpenAI(**{k: v for k, v in server.settings().items() if k != "name"})
     assert again.settings() == server.settings()
+
+
+@pytest.mark.parametrize("count", [10**19, 2**63, 10**400])
+def test_more_tokens_than_a_table_holds_were_not_counted(count):
+    sent = {"choices": [{"message": {"content": "[4]"}}], "usage": {"prompt_tokens": count, "completion_tokens": 3}}
+    assert made(OpenAI).read(json.dumps(sent).encode()).usage == Usage(None, 3, None)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_part_of_a_key_is_shown_of_an_error_however_often_it_holds_one(kind):
+    said = " ".join([CANARY] * 400)
+    error = refused(json.dumps({"type": "error", "error": said}).encode(), kind)
+    assert "canary" not in str(error)
+    assert "***" in str(error)
+
+
+def test_a_server_of_no_kind_has_no_name():
+    with pytest.raises(NotImplementedError):
+        _ = Server("m").name
+
+
+def test_an_echo_of_no_tokens_holds_none():
+    reply = made(VLLM).read(b'{"choices": [{"text": "", "prompt_logprobs": []}], "prompt_logprobs": []}')
+    assert reply.prompt.texts == []
+
+
+@pytest.mark.parametrize("change", [lambda tops: tops[1:], lambda tops: [None, *tops]], ids=["fewer", "more"])
+def test_alternatives_of_more_or_fewer_tokens_are_no_logprobs(change):
+    there = content("vllm_completions_echo")
+    logprobs = there["choices"][0]["logprobs"]
+    logprobs["top_logprobs"] = change(logprobs["top_logprobs"])
+    reply = made(OpenAI).read(json.dumps(there).encode())
+    assert reply.prompt is reply.tokens is None

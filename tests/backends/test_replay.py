@@ -10,6 +10,8 @@ from asking import backend, explanations_of, records_of, serve
 from backends.fixtures import CAN, CHAT
 
 import nscore as ns
+from nscore._sending.history import reply
+from nscore._sending.journal import Journal
 from nscore.backends import Backend, Replay
 from nscore.errors import BackendError, JournalError
 
@@ -26,7 +28,8 @@ def settings_of(run):
     return json.loads((run / "run.json").read_bytes())
 
 
-def test_it_is_the_backend_of_the_run_without_its_secrets_and_sends_nothing(run):
+def test_it_is_the_backend_of_the_run_without_its_secrets_and_sends_nothing(run, monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     replay = Replay(run)
     told = settings_of(run)["backend"]
     inner = ns.OpenAI(model="tiny", base_url=replay.url, api_key="another-key-5")
@@ -36,6 +39,24 @@ def test_it_is_the_backend_of_the_run_without_its_secrets_and_sends_nothing(run)
     assert replay.call(CHAT, CAN, seed=2) == inner.call(CHAT, CAN, seed=2)
     assert (replay.headers(), replay.secrets(), replay.address) == ({}, (), replay.url)
     assert "canary" not in repr(replay)
+
+
+def test_what_the_environment_holds_is_kept_out_of_what_is_told(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "canary-key-of-today")
+    monkeypatch.setenv("http_proxy", "http://me:canary-pass@127.0.0.1:1")
+    copy = shutil.copytree(run, tmp_path / "run")
+    assert {"canary-key-of-today", "canary-pass"} <= set(Replay(copy).secrets())
+    # a reply of a server that told the key, stored by something that did not know it
+    history = Replay(copy)._history  # noqa: SLF001
+    key = bytes.fromhex(next(e.head["reply"] for e in history.reader.entries() if "reply" in e.head))
+    with Journal(copy / "journal") as journal:
+        raw = b'{"error": {"message": "the key canary-key-of-today is too old"}}'
+        journal.append(reply(key, 0, 0.1, "2020-01-01T00:00:00Z"), raw).result()
+    again = ns.simulate(
+        records_of(), explanations_of(), simulator="tab_list", backend=Replay(copy), out=tmp_path / "again"
+    )
+    errors = again.requests().collect()["error"].drop_nulls()
+    assert errors.to_list() == ['status 200 with an error: {"error": {"message": "the key *** is too old"}}']
 
 
 def test_what_the_server_was_found_to_do_is_known(run):
@@ -57,41 +78,13 @@ def test_no_key_is_needed(run, monkeypatch):
     assert Replay(str(run)).model == "tiny"
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda told: told.pop("backend"),
-        lambda told: told.pop("capabilities"),
-        lambda told: told.update(backend=3),
-        lambda told: told.update(capabilities=[]),
-        lambda told: told["backend"].update(name="nowhere"),
-        lambda told: told["backend"].update(name=["openai"]),
-        lambda told: told["backend"].update(name=None),
-        lambda told: told["backend"].update(odd=1),
-        lambda told: told["capabilities"].update(logprobs="many"),
-    ],
-)
-def test_settings_of_another_kind_are_refused_with_their_place(run, tmp_path, change):
-    told = settings_of(run)
-    change(told)
-    (tmp_path / "run.json").write_text(json.dumps(told))
-    with pytest.raises(BackendError, match=r"run\.json: expected the settings of a run"):
+def test_a_folder_that_is_no_run_is_refused_in_words(tmp_path):
+    with pytest.raises(JournalError, match="Name the folder of a run"):
         Replay(tmp_path)
 
 
-@pytest.mark.parametrize("raw", [None, b"", b"{", b"\xff", b"[]", b"null", b"[" * 100_000])
-def test_a_folder_that_is_no_run_is_refused_in_words(tmp_path, raw):
-    if raw is not None:
-        (tmp_path / "run.json").write_bytes(raw)
-    with pytest.raises(BackendError, match=r"run\.json: expected the settings of a run.*Name the folder of a run"):
-        Replay(tmp_path)
-
-
-def test_a_bad_address_in_the_settings_is_refused_in_words(run, tmp_path):
-    told = settings_of(run)
-    told["backend"]["base_url"] = "nowhere"
-    (tmp_path / "run.json").write_text(json.dumps(told))
-    with pytest.raises(BackendError, match="base_url='nowhere'"):
+def test_a_run_that_never_asked_is_refused_in_words(tmp_path):
+    with Journal(tmp_path / "journal"), pytest.raises(BackendError, match="nothing was asked in this run"):
         Replay(tmp_path)
 
 

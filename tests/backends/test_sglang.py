@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
-from backends.fixtures import CAN, CHAT, ECHO, HALF, PLACE, PLAIN, QUARTER, TEXT, at_unknown, made, raw
+from backends.fixtures import CAN, CHAT, ECHO, HALF, PLACE, PLAIN, QUARTER, TEXT, at_unknown, content, made, raw
 
-from nscore._align import locate
+from nscore._sending.align import locate
 from nscore.backends import OpenAI, SGLang
 from nscore.errors import ReplyError
 from nscore.exchange import Usage
@@ -71,3 +72,27 @@ def test_what_was_aborted_is_worth_another_try(name):
     with pytest.raises(ReplyError) as caught:
         made(SGLang).read(raw(name))
     assert (caught.value.status, caught.value.again) == ("http_error", True)
+
+
+@pytest.mark.parametrize("wrong", [None, "3", -3, 3.5, [], 10**400, 2**63])
+def test_an_answer_stands_whatever_its_counts_are(wrong):
+    there = content("sglang_generate")
+    there["meta_info"] |= dict.fromkeys(["prompt_tokens", "cached_tokens"], wrong)
+    reply = made(SGLang).read(json.dumps(there).encode())
+    assert (reply.text, reply.usage) == ("\n", Usage(None, 1, None))
+
+
+def test_tokens_without_alternatives_are_no_logprobs():
+    there = content("sglang_generate")
+    there["meta_info"] |= {"input_top_logprobs": [], "output_token_logprobs": None}
+    reply = made(SGLang).read(json.dumps(there).encode())
+    assert reply.prompt is reply.tokens is None
+
+
+@pytest.mark.parametrize("change", [lambda tops: tops[1:], lambda tops: [None, *tops]], ids=["fewer", "more"])
+def test_alternatives_of_more_or_fewer_tokens_are_no_logprobs(change):
+    there = content("sglang_generate")
+    there["meta_info"]["input_top_logprobs"] = change(there["meta_info"]["input_top_logprobs"])
+    reply = made(SGLang).read(json.dumps(there).encode())
+    assert reply.prompt is None
+    assert reply.tokens is not None

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from backends.fixtures import CAN, CHAT, ECHO, HALF, PLACE, PLAIN, QUARTER, TEXT, at_unknown, content, made, raw
 
-from nscore._align import locate
+from nscore._sending.align import locate
 from nscore.backends import VLLM, OpenAI
 from nscore.exchange import Usage
 

@@ -164,7 +164,7 @@ def test_the_same_exit_codes_without_a_traceback_from_a_process():
     ("called", "arguments"),
     [
         ("nscore.simulate", "simulate records.parquet explanations.parquet -o out"),
-        ("nscore.fit_calibration", "calibrate simulated.parquet -o out"),
+        ("nscore.cli.calibrate.with_fits", "calibrate simulated.parquet -o out"),
         ("nscore.score_sequences", "score simulated.parquet -o out"),
         ("nscore.simulate", "demo -o out"),
         ("nscore.cli.metrics.table", "metrics"),
@@ -184,7 +184,7 @@ def test_a_write_that_is_interrupted_leaves_the_earlier_file_whole(capsys, folde
     before = folder.joinpath("out", "scores.parquet").read_bytes()
 
     def half(_, path, **__):
-        path.write_bytes(b"PAR1")
+        path.write(b"PAR1")
         raise KeyboardInterrupt
 
     monkeypatch.setattr(pl.LazyFrame, "sink_parquet", half)

@@ -11,6 +11,7 @@ from simulation_tables import command, read_json, small_explanations, small_reco
 
 import nscore as ns
 from nscore.metrics import CATALOGUE, DEFAULT
+from nscore.records import FAILING
 
 
 @pytest.fixture(autouse=True)
@@ -92,6 +93,65 @@ def test_score_sums_up_counts_coverage_and_quantiles(capsys):
         f"3 neurons, 6 rows of scores, {given['records']} records, {given['tokens']} tokens; coverage "
     )
     assert "wrote out/scores.parquet" in text
+
+
+def test_score_tells_which_explanations_are_flagged_and_what_failed(capsys):
+    here = (pl.col("neuron") == 7) & (pl.col("position") > 1)
+    table = with_failures().with_columns(
+        predicted=pl.when(~here).then("predicted"), status=pl.when(~here).then("status")
+    )
+    table.write_parquet("simulated.parquet")
+    lost = pl.col("predicted").is_null() & pl.col("split").is_in(["valid", "test"])
+    n, n_here = (table.filter(lost & rows).height for rows in (pl.lit(value=True), here))
+    scores = ns.score(table)
+    n_low = scores.filter(pl.col("coverage") < 0.95).height
+    assert n > n_here > n - n_here > 0
+    assert n_low >= 2
+    text = command(capsys, "score", "simulated.parquet", "-o", "out")[1]
+    tokens = scores["n_tokens"].sum()
+    assert text.splitlines()[1] == (
+        f"{n_low} of {scores.height} explanations have less than 95% coverage (low_coverage); "
+        f"{n} of {tokens} tokens have no prediction: {n_here} not_run, {n - n_here} refused"
+    )
+    given = read_json(command(capsys, "score", "simulated.parquet", "-o", "out", "--json")[1])
+    assert given["low_coverage"] == n_low
+    assert given["failures"] == dict.fromkeys(FAILING, 0) | {"refused": n - n_here, "not_run": n_here}
+
+
+def test_score_says_nothing_of_failures_where_there_are_none(capsys):
+    kept = ns.simulate(small_records(), small_explanations(), simulator="constant")
+    kept.write_parquet("whole.parquet")
+    text = command(capsys, "score", "whole.parquet", "-o", "out")[1]
+    assert text.splitlines()[1] == ""
+    assert "low_coverage" not in text
+    given = read_json(command(capsys, "score", "whole.parquet", "-o", "out", "--json")[1])
+    assert (given["low_coverage"], given["failures"]) == (0, dict.fromkeys(FAILING, 0))
+
+
+def test_failures_without_a_flag_are_told_all_the_same(capsys):
+    few = pl.col("position").cum_count() == 1
+    kept = ns.simulate(small_records(), small_explanations(), simulator="constant", splits=["test"])
+    table = kept.with_columns(
+        predicted=pl.when(~few).then("predicted"), status=pl.when(few).then(pl.lit("truncated")).otherwise("status")
+    ).with_columns(neuron=0, sequence=pl.struct("neuron", "sequence").rank("dense"), explanation_id=pl.lit("a"))
+    table.write_parquet("one.parquet")
+    text = command(capsys, "score", "one.parquet", "-o", "out")[1]
+    assert text.splitlines()[1] == f"1 of {table.height} tokens have no prediction: 1 truncated"
+
+
+def test_tables_are_written_with_the_number_of_their_format(capsys):
+    assert command(capsys, "score", "simulated.parquet", "-o", "out")[0] == 0
+    assert command(capsys, "calibrate", "simulated.parquet", "-o", "out")[0] == 0
+    for name in ("scores", "sequence_scores", "simulated", "calibration"):
+        assert pl.read_parquet_metadata(f"out/{name}.parquet")["nscore.format"] == "1"
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(capsys, folder):
+    folder.joinpath("out").mkdir()
+    folder.joinpath("out", ".scores.parquet.part").mkdir()
+    code, out, err = command(capsys, "score", "simulated.parquet", "-o", "out")
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert "out/scores.parquet: cannot write it" in err
 
 
 def test_scores_that_are_undefined_are_counted_and_the_json_stays_json(capsys):

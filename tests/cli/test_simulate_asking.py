@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -10,9 +9,9 @@ import time
 
 import polars as pl
 import pytest
-from asking import answer, correct, serve
+from asking import answer, correct, hanging, serve
 from polars.testing import assert_frame_equal
-from simulation_tables import command, read_json, small_explanations, small_records, write_small_tables
+from simulation_tables import command, enter, read_json, small_explanations, small_records
 
 import nscore as ns
 
@@ -24,11 +23,7 @@ KEY = "sk-canary-0123456789abcdef"
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
     """A working folder with small tables, and no setting from outside."""
-    for name in [name for name in os.environ if name.startswith(("NSCORE_", "OPENAI_"))]:
-        monkeypatch.delenv(name)
-    monkeypatch.chdir(tmp_path)
-    write_small_tables(tmp_path)
-    return tmp_path
+    return enter(tmp_path, monkeypatch)
 
 
 @pytest.fixture
@@ -62,7 +57,7 @@ def test_a_run_writes_two_folders_of_parts_which_are_scored_as_they_are(capsys, 
     assert requests["status"].unique().to_list() == ["ok"]
     ns.validate("run/simulated.parquet", "simulated")
     assert {path.name for path in folder.joinpath("run").iterdir()} == {
-        *("run.json", "journal", "simulated.parquet", "requests.parquet")
+        *("run.json", "journal", "simulated.parquet", "requests.parquet", "committed.json")
     }
     code, out, err = command(capsys, "score", "run/simulated.parquet", "-o", "run")
     assert (code, err) == (0, "")
@@ -227,7 +222,7 @@ def test_only_what_the_parsers_read_is_kept_where_that_is_told(capsys, folder, s
         (["--extra", "[1]"], "--extra: found '[1]', expected a JSON object"),
         (["--backend", "opnai"], "Did you mean 'openai'"),
         (["--backend", "replay"], "--replay RUN"),
-        (["--replay", "nowhere"], "nowhere/run.json"),
+        (["--replay", "nowhere"], "nowhere/journal: there is no journal here. Name the folder of a run"),
         (["--base-url", "localhost:8000"], "expected http://HOST"),
     ],
     ids=lambda given: " ".join(given) if isinstance(given, list) else "",
@@ -330,26 +325,24 @@ def test_rows_that_failed_are_written_and_are_exit_code_3(capsys, server):
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_is_over_at_once_and_the_same_command_goes_on(capsys, server, sent):
-    assert command(capsys, *line(server, "--limit", "4"))[0] == 0
-    server.faults = {"hang": 1.0}
-    before = server.n_requests
-    process = subprocess.Popen(
-        [sys.executable, "-m", "nscore", *line(server)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    until = time.monotonic() + 20
-    while server.in_flight < 8 and time.monotonic() < until:
-        time.sleep(0.02)
-    assert process.poll() is None
-    process.send_signal(sent)
-    begun = time.monotonic()
-    out, err = process.communicate(timeout=20)
-    assert time.monotonic() - begun < 2
-    assert (process.returncode, out) == (130, "")
-    assert err == "nscore simulate: interrupted; what was answered is kept, and the same command goes on\n"
-    assert server.n_requests > before
-    server.faults, before = None, len(asked(server))
-    assert command(capsys, *line(server))[0] == 0
-    assert len(asked(server)) - before == REQUESTS - 4
+def test_an_interrupt_is_over_at_once_and_the_same_command_goes_on(capsys, sent):
+    with hanging(4) as server:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "nscore", *line(server)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        until = time.monotonic() + 20
+        while server.in_flight < 8:
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        assert process.poll() is None
+        process.send_signal(sent)
+        begun = time.monotonic()
+        out, err = process.communicate(timeout=20)
+        assert time.monotonic() - begun < 2
+        assert (process.returncode, out) == (130, "")
+        assert err == "nscore simulate: interrupted; what was answered is kept, and the same command goes on\n"
+        server.answers, before = 10**9, len(asked(server))
+        assert command(capsys, *line(server))[0] == 0
+        assert len(asked(server)) - before == REQUESTS - 4
     assert correct(table("simulated"))
     assert (table("simulated").height, table("requests").height) == (TOKENS, REQUESTS)

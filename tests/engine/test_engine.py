@@ -16,7 +16,7 @@ from simulation_tables import explained, record
 from tiny_model import chat_text
 
 import nscore as ns
-from nscore import _plan
+from nscore._running import shards as _shards
 from nscore.exchange import Capabilities
 from nscore.simulators import resolve_simulator
 
@@ -247,7 +247,7 @@ def test_a_simulation_of_records_that_are_all_too_long_ends_without_a_request(tm
 
 
 def test_a_limit_makes_so_many_requests_and_gives_the_rows_that_they_reach(monkeypatch):
-    monkeypatch.setattr("nscore._plan.SHARD_ROWS", 12)
+    monkeypatch.setattr("nscore._running.plan.SHARD_ROWS", 12)
     with serve() as server:
         result = ns.simulate(records_of(4), explanations_of(4), simulator="json_list", backend=backend(server), limit=5)
         assert asked(server) == 5
@@ -320,7 +320,7 @@ def test_a_distribution_is_the_mean_over_the_replicates_whatever_their_order(tmp
 
 
 def test_what_is_asked_twice_is_sent_once(tmp_path, monkeypatch):
-    monkeypatch.setattr("nscore._plan.SHARD_ROWS", 1)
+    monkeypatch.setattr("nscore._running.plan.SHARD_ROWS", 1)
     records = pl.concat(record(["red", "sky"], neuron=n) for n in range(40))
     told = pl.concat(explained("same", "same", neuron=n) for n in range(40))
     with serve(wait_s=0.05) as server:
@@ -334,11 +334,11 @@ def test_what_is_asked_twice_is_sent_once(tmp_path, monkeypatch):
 
 
 def test_shards_are_made_only_a_little_ahead_of_the_requests(monkeypatch):
-    monkeypatch.setattr("nscore._plan.SHARD_ROWS", 1)
-    monkeypatch.setattr("nscore._plan.REMEMBERED_BYTES", 0)
+    monkeypatch.setattr("nscore._running.plan.SHARD_ROWS", 1)
+    monkeypatch.setattr("nscore._running.plan.REMEMBERED_BYTES", 0)
     made, seen = [], []
     first = threading.Event()
-    make = _plan.Plan._shard  # noqa: SLF001
+    make = _shards.Questions.shard
 
     def counted(self, index, pairs):
         made.append(index)
@@ -350,7 +350,7 @@ def test_shards_are_made_only_a_little_ahead_of_the_requests(monkeypatch):
             seen.append(len(made) - 120)
         return answer(messages)
 
-    monkeypatch.setattr("nscore._plan.Plan._shard", counted)
+    monkeypatch.setattr("nscore._running.shards.Questions.shard", counted)
     with serve(answer=answered) as server:
         ns.simulate(records_of(120, 1), explanations_of(120), simulator="tab_list", backend=backend(server))
     assert len(made) == 240  # once to count, once to ask

@@ -14,13 +14,12 @@ from polars.testing import assert_frame_equal
 from simulation_tables import PROPERTY, explained, record
 
 import nscore as ns
-from nscore._filling import Fared, Filling
-from nscore._meeting import meet
-from nscore._plan import Plan
+from nscore._running.filling import Fared, Filling
+from nscore._running.plan import Plan
+from nscore._tables.meeting import meet
 from nscore.exchange import Usage
 from nscore.simulators import Predictions
 
-OWN = ["layer", "neuron", "simulator", "explanation_id"]
 VALUES = st.one_of(st.none(), st.floats(0, 10))
 
 
@@ -57,8 +56,10 @@ def test_rows_are_the_mean_over_the_replicates_that_are_known(data, replicates):
         for n in shape
     ]
     order = data.draw(st.permutations(range(len(replies))))
-    rows = filled(replies, replicates=replicates, distribution=True, order=order).simulated()
-    assert_frame_equal(rows, filled(replies, replicates=replicates, distribution=True).simulated(), check_exact=True)
+    rows = filled(replies, replicates=replicates, distribution=True, order=order).simulated(["layer", "neuron"])
+    assert_frame_equal(
+        rows, filled(replies, replicates=replicates, distribution=True).simulated(["layer", "neuron"]), check_exact=True
+    )
     at = 0
     for s, n in enumerate((2, 3)):
         own = replies[s * replicates : (s + 1) * replicates]
@@ -78,17 +79,17 @@ def test_rows_are_the_mean_over_the_replicates_that_are_known(data, replicates):
 
 def test_what_no_request_reached_was_not_run():
     shard = shard_of(ns.JsonList())
-    rows = Filling(shard, replicates=1, distribution=False).simulated()
+    rows = Filling(shard, replicates=1, distribution=False).simulated(["layer", "neuron"])
     assert rows["status"].unique().to_list() == ["not_run"]
     assert rows["predicted"].null_count() == rows.height
 
 
 def test_rows_that_are_too_long_say_so_and_have_a_version_only_where_something_was_asked():
     shard = shard_of(ns.JsonList(max_record_tokens=2))
-    rows = Filling(shard, replicates=1, distribution=False).simulated()
+    rows = Filling(shard, replicates=1, distribution=False).simulated(["layer", "neuron"])
     assert rows["status"].to_list() == ["not_run"] * 2 + ["too_long"] * 3
     shard = shard_of(ns.JsonList(max_record_tokens=1))
-    rows = Filling(shard, replicates=1, distribution=True).simulated()
+    rows = Filling(shard, replicates=1, distribution=True).simulated(["layer", "neuron"])
     assert rows["prompt_version"].null_count() == 5
     assert rows.schema["prompt_version"] == pl.String
 
@@ -112,11 +113,11 @@ def test_a_shard_is_done_unless_something_in_it_is_to_be_asked_again(status, aga
 def test_requests_are_in_the_order_of_the_plan_whatever_came_first():
     shard = shard_of(ns.JsonList(), lengths=[1] * 8)
     numbers = list(range(8))
-    random.Random(1).shuffle(numbers)  # noqa: S311
+    random.Random(1).shuffle(numbers)
     filling = Filling(shard, replicates=1, distribution=False)
     for n in numbers:
         filling.log(n, shard.requests[n], Fared("ok", 200, attempts=n + 1, usage=Usage(1, 2, 3), price=0.5))
-    rows = filling.requests(OWN)
+    rows = filling.requests(["layer", "neuron"])
     assert rows["sequences"].to_list() == [[n] for n in range(8)]
     assert rows["attempts"].to_list() == list(range(1, 9))
     assert rows.select("prompt_tokens", "completion_tokens", "cached_tokens", "price").unique().rows() == [
@@ -126,13 +127,13 @@ def test_requests_are_in_the_order_of_the_plan_whatever_came_first():
 
 def test_an_empty_table_of_requests_has_all_its_columns():
     filling = Filling(shard_of(ns.JsonList()), replicates=1, distribution=False)
-    empty = filling.requests(OWN)
+    empty = filling.requests(["layer", "neuron"])
     filling.log(0, filling.shard.requests[0], Fared("http_error"))
     assert empty.height == 0
-    assert empty.schema == filling.requests(OWN).schema
+    assert empty.schema == filling.requests(["layer", "neuron"]).schema
 
 
 def test_a_number_that_is_none_is_null_and_never_nan():
-    rows = filled([[math.nan, 1.0], [None, 2.0, 3.0]], replicates=1).simulated()
+    rows = filled([[math.nan, 1.0], [None, 2.0, 3.0]], replicates=1).simulated(["layer", "neuron"])
     assert rows["predicted"].to_list() == [None, 1.0, None, 2.0, 3.0]
     assert rows["predicted"].is_nan().sum() == 0

@@ -11,9 +11,9 @@ from asking import Fast, asked, backend, correct, explanations_of, hanging, reco
 from polars.testing import assert_frame_equal
 
 import nscore as ns
-from nscore._history import History
-from nscore._meeting import meet
-from nscore._plan import Plan
+from nscore._running.plan import Plan
+from nscore._sending.history import History
+from nscore._tables.meeting import meet
 
 PRICE = (1000.0, 5000.0)  # dollars for a million tokens: a request costs about as many dollars
 RECORDS, TOLD = records_of(5, 6), explanations_of(5)
@@ -21,7 +21,7 @@ RECORDS, TOLD = records_of(5, 6), explanations_of(5)
 
 @pytest.fixture(autouse=True)
 def fast(monkeypatch):
-    monkeypatch.setattr("nscore._engine.RealClock", Fast)
+    monkeypatch.setattr("nscore._running.engine.RealClock", Fast)
 
 
 def start(server, out, **options):

@@ -10,11 +10,14 @@ from asking import explanations_of, records_of
 from hypothesis import given
 from hypothesis import strategies as st
 from simulation_tables import PROPERTY, explained, record, small_explanations, small_records
+from tables import as_files
 
 import nscore as ns
-from nscore import _plan
-from nscore._meeting import meet
-from nscore._plan import Plan, request_key
+from nscore._running import plan as _plan
+from nscore._running.plan import Plan
+from nscore._running.shards import request_key
+from nscore._tables import meeting as _meeting
+from nscore._tables.meeting import meet
 from nscore.simulators import resolve_simulator
 
 SERVER = {"model": "tiny", "base_url": "http://127.0.0.1:1/v1", "api_key": "key"}
@@ -92,6 +95,23 @@ def test_a_plan_is_the_same_of_frames_of_lazy_frames_and_of_files(tmp_path):
         (records.to_arrow(), told.to_pandas()),
     ):
         assert content(plan_of(given_records, given_told, "json_list", "shuffled_tab_list")) == expected
+
+
+@pytest.mark.parametrize("rows", [1, 5, 24, 1000])
+@pytest.mark.parametrize("ordered", [True, False])
+def test_a_plan_is_the_same_whatever_the_stretches_that_files_are_read_in(tmp_path, monkeypatch, rows, ordered):
+    records = records_of(6).with_columns(
+        split=pl.when(pl.col("sequence") == 1).then(pl.lit("train")).otherwise(pl.lit("test"))
+    )
+    told = explanations_of(6)
+    monkeypatch.setattr(_plan, "SHARD_ROWS", 20)
+    expected = content(plan_of(records, told))
+    files = as_files(tmp_path, records if ordered else records.reverse(), n_files=4)
+    monkeypatch.setattr(_meeting, "STRETCH_ROWS", rows)
+    plan = plan_of(files, told)
+    assert len(list(plan.meeting.stretches())) == -(-records.height // rows)
+    assert content(plan) == expected
+    assert sum(shard.pairs.height for shard in plan.shards()) == 48
 
 
 def test_shards_are_made_as_they_are_asked_for(monkeypatch):

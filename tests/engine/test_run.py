@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import json
 
-import polars as pl
 import pytest
 from asking import backend, explanations_of, records_of, serve
 
 import nscore as ns
+from nscore._running.workplace import Workplace, wanted_settings
+from nscore._sending import history as _history
+from nscore._sending.journal import Journal
 from nscore.exchange import Capabilities
-from nscore.run import Run, Workplace
+from nscore.run import Run
 
 SERVER = ns.OpenAI(model="m", base_url="http://me:canary-pass@127.0.0.1:1/v1?key=canary-query", api_key="canary-key")
 
 
 def workplace(path, **given):
-    options = {"simulators": [ns.JsonList()], "backend": SERVER, "keys": ["layer", "neuron"]} | given
-    return Workplace(path, **options)
+    options = {"simulators": [ns.JsonList()], "keys": ["layer", "neuron"], "distribution": False} | given
+    return Workplace(path, wanted_settings(options.pop("simulators"), SERVER, **options))
 
 
 @pytest.fixture
@@ -59,26 +61,32 @@ def test_a_control_is_described_with_what_it_controls(tmp_path):
     assert (told["name"], told["seed"], told["inner"]["pack"]) == ("shuffled_tab_list", 7, 3)
 
 
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        (b"{", "cannot be read as the settings of a run"),
-        (b"\xff", "cannot be read as the settings of a run"),
-        (b"[]", "these are not the settings of a run"),
-        (b'{"format": "1"}', "these are not the settings of a run"),
-        (b'{"format": 2, "nscore": "9.0"}', "written by nscore 9.0, format 2; .* Update nscore"),
-    ],
-)
-def test_settings_that_cannot_be_understood_are_refused_in_words(settled, content, words):
-    (settled / "run.json").write_bytes(content)
-    with pytest.raises(ns.RunError, match=words):
-        Run(settled).settings()
-    with pytest.raises(ns.RunError, match=words):
-        workplace(settled)
+def test_a_run_of_a_newer_nscore_is_refused_in_words(tmp_path):
+    with Journal(tmp_path / "journal") as journal:
+        journal.append(_history.settings({"format": 2, "nscore": "9.0"}))
+    for opened in (lambda: Run(tmp_path).settings(), lambda: workplace(tmp_path), lambda: ns.rebuild(tmp_path)):
+        with pytest.raises(ns.RunError, match=r"written by nscore 9\.0, format 2; .* Update nscore"):
+            opened()
+
+
+@pytest.mark.parametrize("content", [None, b"{", b"[]"])
+def test_the_journal_is_the_truth_and_the_readable_file_is_written_again(settled, content):
+    before = (settled / "run.json").read_bytes()
+    (settled / "run.json").unlink() if content is None else (settled / "run.json").write_bytes(content)
+    place = workplace(settled)
+    place.write_settings()
+    place.close()
+    assert (settled / "run.json").read_bytes() == before
 
 
 def test_a_folder_that_is_no_run_says_so(tmp_path):
-    with pytest.raises(ns.RunError, match=r"no such file. Name the folder of a run"):
+    with pytest.raises(ns.RunError, match=r"no run was started here. Name the folder of a run"):
+        Run(tmp_path).settings()
+
+
+def test_a_run_that_never_asked_says_so(tmp_path):
+    workplace(tmp_path).close()
+    with pytest.raises(ns.RunError, match="broken off before anything was asked"):
         Run(tmp_path).settings()
 
 
@@ -107,21 +115,7 @@ def test_a_disk_that_is_too_small_is_told_before_anything_is_sent(tmp_path, monk
     assert not any("fires on" in str(r.body) for r in server.requests)
 
 
-def test_files_of_a_shard_are_whole_or_not_there(settled, monkeypatch):
-    place = workplace(settled)
-    rows = pl.DataFrame({"a": [1]})
-    files = place.write_shard(0, rows, rows)
-    before = (settled / "simulated.parquet" / "part-000000.parquet").read_bytes()
-    monkeypatch.setattr("os.fsync", lambda _: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        place.write_shard(0, rows.with_columns(a=2), rows)
-    monkeypatch.undo()
-    place.close()
-    assert sorted(p.relative_to(settled).as_posix() for p in settled.glob("*/*part*")) == sorted(files)
-    assert (settled / "simulated.parquet" / "part-000000.parquet").read_bytes() == before
-
-
 def test_run_json_is_made_for_people_too(settled):
     text = (settled / "run.json").read_text("utf-8")
     assert text.startswith('{\n  "format": 1,\n')
-    assert json.loads(text) == Run(settled).settings()
+    assert json.loads(text) == Run(settled).settings() | {"inputs": None}

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from reference import QUICK, THOROUGH, assert_row, both, tables
 
 import nscore as ns
-from nscore import _fused
+from nscore._tables import fused as _fused
 from nscore.metrics import CATALOGUE, MOMENTS, Moments
 
 COUNTS, MEANS = MOMENTS[:3], ["activation_mean", "predicted_mean"]

@@ -9,7 +9,7 @@ from model_server import ModelServer
 from prompted import ONE, PIECES, SERVED, TOKENS, TWO, WIDE, Spelled, covering, expected_of, near, posted, read
 
 from nscore.backends import VLLM, OpenAI, SGLang
-from nscore.errors import ReplyError
+from nscore.errors import ReplyError, SimulatorError
 from nscore.exchange import Capabilities, Reply
 from nscore.simulators import AllAtOnce
 
@@ -211,3 +211,19 @@ def test_each_record_is_one_prompt_whose_places_are_its_unknowns(records, explan
         assert ask.prompt.prompt_logprobs == 15
     heads = {ask.prompt.text[: ask.prompt.text.rindex("<start>\n", 0, ask.prompt.places[0])] for ask in asks}
     assert len(heads) == 1  # the records of an explanation share all that is before them
+
+
+@pytest.mark.parametrize("options", [{"replicates": 2}, {"temperature": 0.5}])
+def test_what_samples_nothing_takes_no_replicates_and_no_temperature(options):
+    with pytest.raises(SimulatorError, match="samples nothing"):
+        AllAtOnce(**options)
+
+
+def test_of_a_token_that_holds_several_places_only_the_first_is_answered():
+    ask = ask_of(["a", "b", "c"], ONE)
+    text, (first, second, third) = ask.prompt.text, ask.prompt.places
+    tokens = [text[:first], text[first : third - 1], text[third - 1 : third], text[third:]]
+    held = text[first:second]
+    chances = {1: {"3": 0.5, held + "9": 0.4}, 3: {"7": 0.5}}
+    (found,) = read(AllAtOnce(), ask, [["a", "b", "c"]], Reply("", prompt=Spelled(tokens, chances)), ONE)
+    assert (found.status, found.predicted) == (["ok", "no_answer", "ok"], [3.0, None, 7.0])

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import sys
+import time
+import unicodedata
 from dataclasses import replace
 from itertools import chain
 
@@ -574,3 +577,73 @@ def test_logprobs_of_another_answer_leave_the_numbers_as_they_are():
 
 def test_a_number_whose_alternatives_are_missing_is_taken_as_written():
     assert told(NUMBERS, [["a"]], None, "[7]", ONE, tokens=Spelled(["[", "7", "]"])) == [ok(7.0)]
+
+
+@json_form
+@pytest.mark.parametrize("bad", ["1e-999", "-1e-999", "0." + "0" * 400 + "1"])
+@pytest.mark.parametrize("tokens", [None, Spelled(["["])], ids=["alone", "tokens"])
+def test_a_number_that_is_only_nearly_zero_is_not_taken_for_zero(simulator, bad, tokens):
+    good = simulator.answer([["a", "b"]], [[3, 4]])
+    text = re.sub(r"4(?=[,\]}])", lambda _: bad, good, count=1)
+    assert told(simulator, [["a", "b"]], None, text, ONE, tokens=tokens) == [[("ok", 3.0), ("parse_error", None)]]
+    for zero in ("0", "0.0", "-0", "0e5", "0.00E-9"):
+        text = re.sub(r"4(?=[,\]}])", lambda _, zero=zero: zero, good, count=1)
+        assert told(simulator, [["a", "b"]], None, text, ONE, tokens=tokens) == [ok(3.0, 0.0)]
+
+
+def test_lists_nested_as_deeply_as_can_be_read_fail_their_token_alone():
+    # somewhere there numbers can be read, and just not where they stand
+    found = set()
+    for depth in range(sys.getrecursionlimit() - 250, sys.getrecursionlimit() + 2):
+        text = '{"activations":[3,' + "[" * depth + "7" + "]" * depth + "]}"
+        entries = told(NUMBERS, [["a", "b"]], None, text, ONE, tokens=Spelled([text]))
+        found.add(entries if isinstance(entries, str) else tuple(entries[0]))
+    mismatch = ("length_mismatch", None)  # deeper ones are read from a list inside on
+    assert (("ok", 3.0), ("parse_error", None)) in found
+    assert found <= {(("ok", 3.0), ("parse_error", None)), (mismatch, mismatch), "parse_error"}
+
+
+def test_lists_are_looked_for_so_long_and_no_longer():
+    answer = NUMBERS.answer([["a"]], [[7]])
+    assert told(NUMBERS, [["a"]], None, "[]" * 1000 + answer) == [ok(7.0)]
+    assert told(NUMBERS, [["a"]], None, "[]" * 100_000 + answer) == "parse_error"
+
+
+def test_of_lists_alone_the_longest_is_the_answer_and_rows_go_before_lists():
+    assert told(NUMBERS, [["a", "b"]], None, "[1] then [7, 8] then [2]") == [ok(7.0, 8.0)]
+    assert told(NUMBERS, [["a", "b"]], None, '[1, 2] {"activations":[7, 8]} [3, 4]') == [ok(7.0, 8.0)]
+    assert told(NUMBERS, [["a", "b"]], None, '{"a":1} {"records":[7, 8]}') == [ok(7.0, 8.0)]
+
+
+@pytest.mark.parametrize("blank", ["\t", " ", "\u2003", "\r", "\x1f"])
+def test_blanks_around_a_line_s_number_are_passed_over_wherever_they_stand(blank):
+    text = f"# Record 1\na\t{blank}3{blank}\nb\t5"
+    # the token before two tabs would be "a\t", which is "a" where blanks do not count
+    assert told(TABS, [["a", "b"]], None, text) == [ok(3.0, 5.0)]
+
+
+def test_a_line_of_tabs_alone_is_no_number():
+    assert told(TABS, [["a"]], None, "\t\t\t\na\t7\n\t") == [ok(7.0)]
+
+
+def test_a_number_far_into_a_token_is_taken_as_written():
+    made = generated(*('{"activations":[' + " " * 2000 + "7", "]}"))
+    assert told(NUMBERS, [["a"]], None, **made) == [ok(7.0)]
+    assert told(NUMBERS, [["a"]], None, **generated('{"activations":[' + " " * 500 + "7", "]}")) == [ok(4.0)]
+
+
+@pytest.mark.parametrize("simulator", [PAIRS, TABS], ids=["json_pairs", "tab"])
+def test_a_token_repeated_with_very_many_accents_is_another_at_once(simulator):
+    begun = time.process_time()
+    answer = simulator.answer([["e" + "\u0301\u0323" * 100_000, "b"]], [[3, 4]])
+    assert told(simulator, [["e", "b"]], None, answer) == [[("length_mismatch", None), ("ok", 4.0)]]
+    assert time.process_time() - begun < 5
+
+
+@WIDE
+@given(st.characters(exclude_categories=["Cs"]))
+@example("\ufdfa")
+def test_a_character_may_be_repeated_in_its_longest_compatible_form(character):
+    repeated = unicodedata.normalize("NFKC", character)
+    answer = TABS.answer([[repeated, "b"]], [[3, 4]])
+    assert told(TABS, [[character, "b"]], None, answer) == [ok(3.0, 4.0)]

@@ -18,6 +18,7 @@ from nscore.simulators import (
     Ask,
     JsonList,
     Predictions,
+    Prompted,
     PromptSimulator,
     Shuffled,
     Simulator,
@@ -250,3 +251,8 @@ def test_no_records_make_no_prompts(simulator):
 def test_the_same_question_is_the_same_prompt(simulator):
     first, second = ([a.prompt for a in simulator.asks("x", [["a", "b"], ["c"]], ONE)] for _ in range(2))
     assert first == second
+
+
+def test_a_simulator_of_no_kind_has_no_name_to_be_found_by():
+    with pytest.raises(NotImplementedError):
+        _ = Prompted().name

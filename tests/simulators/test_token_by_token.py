@@ -162,3 +162,9 @@ def test_it_needs_logprobs_of_what_is_generated_and_asks_for_the_scale_that_can_
         shown = [m.text for m in ask.prompt.messages if m.role == "assistant"]
         assert f"from 0 (silent) to {top}" in ask.prompt.messages[0].text
         assert max(map(int, shown)) == top
+
+
+@pytest.mark.parametrize("tokens", [["-", "7"], ["-7"], ["\u2212", "7"], [".", "7"], ["-", "10"]])
+def test_what_is_below_the_scale_or_between_its_numbers_is_a_parse_error(tokens):
+    reply = Reply("".join(tokens), **logprobs(*tokens))
+    assert read(TokenByToken(), asks_of([["a"]])[0], [["a"]], reply, ONE) == "parse_error"

@@ -1,0 +1,183 @@
+"""Files of OpenAI's neurons to Parquet, beside what a user would otherwise run, in one run.
+
+python benchmarks/imports.py                  10,000 files of 40 records of 64 tokens, about 0.8 GB
+python benchmarks/imports.py --files 2500     to see that memory does not grow with the files
+
+Each contender runs in a new process. Peak memory is that of its largest process; the pages of files are not counted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+import nscore as ns
+
+BATCH = 400  # files whose lists are held before they become a frame
+WORDS = [" the", " of", "\n", "ing", "é", '"', "\t", *(f" w{i}" for i in range(5000))]
+
+
+@dataclass
+class ActivationRecord:
+    """As the original has it."""
+
+    tokens: list[str]
+    activations: list[float]
+
+
+@dataclass
+class NeuronRecord:
+    """As the original has it."""
+
+    layer: int
+    neuron: int
+    random_sample: list[ActivationRecord]
+    most_positive_activation_records: list[ActivationRecord]
+
+
+def make(folder: Path, files: int) -> int:
+    """Writes the files; gives their bytes."""
+    rng = np.random.default_rng(0)
+    size = 0
+    for i in range(files):
+        values = np.maximum(rng.normal(size=(40, 64)).astype(np.float32), -0.1).tolist()
+        words = rng.integers(0, len(WORDS), (40, 64)).tolist()
+        records = [
+            {"dataclass_name": "ActivationRecord", "activations": a, "tokens": [WORDS[k] for k in w]}
+            for a, w in zip(values, words, strict=True)
+        ]
+        neuron = {
+            "dataclass_name": "NeuronRecord",
+            "neuron_id": {"dataclass_name": "NeuronId", "neuron_index": i % 1000, "layer_index": i // 1000},
+            "random_sample": records[20:],
+            "random_sample_by_quantile": None,
+            "quantile_boundaries": None,
+            "mean": 0.1,
+            "variance": 0.2,
+            "skewness": 0.3,
+            "kurtosis": float("nan") if i % 10 == 0 else 0.4,
+            "most_positive_activation_records": records[:20],
+        }
+        file = folder / str(i // 1000) / f"{i % 1000}.json"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        size += file.write_text(json.dumps(neuron), "utf-8")
+    return size
+
+
+def loaded(file: Path) -> NeuronRecord:
+    """One file, as lists in dataclasses."""
+    with file.open() as stream:
+        said = json.load(stream)
+    lists = [
+        [ActivationRecord(r["tokens"], r["activations"]) for r in said[name]]
+        for name in ("random_sample", "most_positive_activation_records")
+    ]
+    return NeuronRecord(said["neuron_id"]["layer_index"], said["neuron_id"]["neuron_index"], *lists)
+
+
+def load_only(files: list[Path], out: Path) -> None:
+    """json.load into dataclasses, and nothing else."""
+    del out
+    for file in files:
+        loaded(file)
+
+
+def load_and_write(files: list[Path], out: Path) -> None:
+    """The same, and from the lists a frame and Parquet, some hundred files at a time."""
+    out.mkdir()
+    for start in range(0, len(files), BATCH):
+        columns: dict[str, list[object]] = {
+            name: [] for name in ("layer", "neuron", "sequence", "position", "token", "activation", "stratum")
+        }
+        for neuron in map(loaded, files[start : start + BATCH]):
+            strata = (("top", neuron.most_positive_activation_records), ("random", neuron.random_sample))
+            every = [(stratum, record) for stratum, group in strata for record in group]
+            for sequence, (stratum, record) in enumerate(every):
+                n = len(record.tokens)
+                columns["layer"] += [neuron.layer] * n
+                columns["neuron"] += [neuron.neuron] * n
+                columns["sequence"] += [sequence] * n
+                columns["position"] += range(n)
+                columns["token"] += record.tokens
+                columns["activation"] += record.activations
+                columns["stratum"] += [stratum] * n
+        pl.DataFrame(columns).write_parquet(out / f"part-{start:06d}.parquet")
+
+
+def nscore_with(processes: int) -> object:
+    """`nscore import openai`, with splits, statistics of the neurons, and every check."""
+
+    def run(files: list[Path], out: Path) -> None:
+        folder = files[0].parent.parent
+        ns.import_files(
+            "openai",
+            folder,
+            out,
+            executor="local" if processes == 1 else "processes",
+            workers=None if processes == 1 else processes,
+        )
+
+    return run
+
+
+CONTENDERS = {
+    "json.load into dataclasses, no Parquet": load_only,
+    "json.load into dataclasses, frame, Parquet": load_and_write,
+    "nscore import, 1 process": nscore_with(1),
+    "nscore import, 2 processes": nscore_with(2),
+}
+
+
+def one(name: str, folder: Path, out: Path) -> None:
+    """Runs one contender and prints its seconds and peak memory."""
+    files = sorted(folder.rglob("*.json"))
+    started = time.perf_counter()
+    CONTENDERS[name](files, out)
+    seconds = time.perf_counter() - started
+    peaks = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    print(json.dumps([seconds, max(peaks) / 1024]))
+
+
+def main() -> None:
+    """Makes the files, runs all, prints a table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--files", type=int, default=10_000)
+    parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.one:
+        one(arguments.one[0], *map(Path, arguments.one[1:]))
+        return
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name) / "files"
+        size = make(folder, arguments.files)
+        print(
+            f"{arguments.files:,} files, {size / 1e6:,.0f} MB; Polars {pl.__version__}, Python {platform.python_version()}"
+        )
+        took = {}
+        for contender in CONTENDERS:
+            out = Path(name) / "out"
+            command = [sys.executable, __file__, "--one", contender, str(folder), str(out)]
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            took[contender] = json.loads(done.stdout.splitlines()[-1])
+            shutil.rmtree(out, ignore_errors=True)
+        best = took["nscore import, 2 processes"][0]
+        print("\n| contender | s | ms a file | against nscore | peak MiB |\n|---|---|---|---|---|")
+        for contender, (seconds, peak) in took.items():
+            each = seconds / arguments.files * 1e3
+            print(f"| {contender} | {seconds:.1f} | {each:.2f} | {seconds / best:.1f}x | {peak:.0f} |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,148 @@
+"""The servers behind a backend: which of them a request goes to, and which are set aside for a while."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from nscore._sending.limits import Breaker, Clock
+from nscore._sending.transport import Answer, Transport
+from nscore.backends import Backend, members_of
+
+__all__ = ["Fleet", "Visit"]
+
+# Where another can answer, a server need not fail often to be set aside.
+AFTER = 5
+LOOKED_S = 0.2
+# What a server may have in flight, of its share, when an explanation is given to it, and when what is about its own goes to
+# others; so few at once are no burden to any server.
+LIGHT, CROWDED, FEW = 1.25, 1.5, 16
+HOMES = 1 << 12  # explanations of which it is known where they belong
+
+
+@dataclass(slots=True, eq=False)
+class _Server:
+    url: str
+    share: float
+    transport: Transport
+    breaker: Breaker
+    in_flight: int = 0
+    due: float = 0.0  # explanations that it ought to have been given
+
+    @property
+    def burden(self) -> float:
+        """What is in flight, as if it had all of the work."""
+        return self.in_flight / self.share
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """A request's way to a server; `Fleet.leave` ends it."""
+
+    server: _Server
+    entry: int
+
+    async def post(self, path: str, body: bytes) -> Answer:
+        """See `Transport.post`."""
+        return await self.server.transport.post(path, body)
+
+
+class Fleet:
+    """The servers behind a backend; one alone is a fleet too.
+
+    Each has connections and a breaker of its own. Requests of one explanation go to one server, its home, for the sake of
+    its prefix cache: of those that are well and have at most 1.25 times their share of what is in flight, the one whose
+    turn it is by the weights. So each gets its share of the explanations, and a slow one less. While a server has
+    more than 1.5 times its share in flight, the others take some of what is its own. One whose breaker opens loses the
+    explanations that it was home to, and one request at a time probes it. Where all are sick, requests wait for the first
+    that comes back.
+
+    Args:
+        backend: one server or several.
+        timeout_s: the longest that one attempt may take.
+        clock: what pauses are measured by.
+    """
+
+    def __init__(self, backend: Backend, *, timeout_s: float, clock: Clock) -> None:
+        members, secrets = members_of(backend), backend.secrets()
+        self._servers = [
+            _Server(
+                member.url,
+                weight / sum(weight for _, weight in members),
+                Transport(member.address, member.headers(), timeout_s=timeout_s, secrets=secrets),
+                Breaker(clock=clock) if len(members) == 1 else Breaker(clock=clock, after=AFTER),
+            )
+            for member, weight in members
+        ]
+        self._homes: dict[str, _Server] = {}
+        self._clock = clock
+        self._turn = asyncio.Lock()
+
+    async def enter(self, about: str, last: Visit | None = None) -> Visit:
+        """Waits until a request may go, and says where.
+
+        Args:
+            about: the explanation that it asks about.
+            last: a visit of the same request that brought no answer: another server is tried first.
+
+        Raises:
+            OutageError: if no server has answered for long.
+        """
+        if len(self._servers) == 1:
+            return _visit(self._servers[0], await self._servers[0].breaker.enter())
+        order = self._order(about, None if last is None else last.server)
+        if (visit := _first_well(order)) is not None:
+            return visit
+        async with self._turn:  # one looks, the others wait behind it
+            while (visit := _first_well(order)) is None:
+                if all(server.breaker.is_over for server in order):
+                    await order[0].breaker.enter()  # raises
+                await self._clock.sleep(LOOKED_S)
+        return visit
+
+    def _order(self, about: str, failed: _Server | None) -> list[_Server]:
+        """Which server is asked first: one that is sick, and lets through nothing but the probe that is due; then the home."""
+        in_flight = sum(server.in_flight for server in self._servers)
+        home = self._home(about, in_flight)
+        crowded = home.in_flight > FEW and home.burden > CROWDED * in_flight
+        return sorted(
+            self._servers,
+            key=lambda s: (s is failed, not s.breaker.is_open, crowded or s is not home, s.burden),
+        )
+
+    def _home(self, about: str, in_flight: int) -> _Server:
+        """Where an explanation belongs."""
+        home = self._homes.get(about)
+        well = [server for server in self._servers if not server.breaker.is_open]
+        if home is None or (home.breaker.is_open and well):
+            least = min(server.burden for server in well or self._servers)
+            light = [server for server in well or self._servers if server.burden <= max(least, LIGHT * in_flight)]
+            for server in well or self._servers:
+                server.due = min(server.due + server.share, 1.0)  # one that was passed over is not owed all of it
+            home = self._homes[about] = max(light, key=lambda server: (server.due, -server.burden))
+            home.due -= 1
+            if len(self._homes) > HOMES:
+                del self._homes[next(iter(self._homes))]
+        return home
+
+    def leave(self, visit: Visit, *, ok: bool | None) -> None:
+        """Tells how a request went that entered: None if it was cancelled, and nobody knows."""
+        visit.server.in_flight -= 1
+        visit.server.breaker.record(visit.entry, ok=ok)
+
+    async def aclose(self) -> None:
+        """Closes every connection."""
+        await asyncio.gather(*(server.transport.aclose() for server in self._servers))
+
+
+def _first_well(order: Sequence[_Server]) -> Visit | None:
+    for server in order:
+        if (entry := server.breaker.ask()) is not None:
+            return _visit(server, entry)
+    return None
+
+
+def _visit(server: _Server, entry: int) -> Visit:
+    server.in_flight += 1
+    return Visit(server, entry)

@@ -1,0 +1,3 @@
+"""What stands between the engine and the network, and what is written down of it: limits, retries, transport, journal."""
+
+__all__: list[str] = []

@@ -1,0 +1,146 @@
+"""`processes`: a pool of processes on this machine; a job whose process was killed is done again by another."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from multiprocessing import get_context, parent_process
+from typing import Generic, TypeVar
+
+from nscore.errors import ExecutorError, SettingError
+from nscore.executors._protocol import cores, executor
+
+__all__ = ["Processes"]
+
+J = TypeVar("J")
+R = TypeVar("R")
+
+ATTEMPTS = 3
+ORPHANED_S = 3.0
+THREADS = "POLARS_MAX_THREADS"
+
+
+@dataclass(slots=True)
+class _Waiting(Generic[J, R]):
+    job: J
+    future: Future[R]
+    attempts: int = 1
+
+
+@executor("processes")
+@dataclass(frozen=True, slots=True)
+class Processes:
+    """Works in processes of this machine.
+
+    They begin afresh (`spawn`), which takes about half a second; a script that starts them needs
+    `if __name__ == "__main__":` around what it does. Polars shares the processors out among them.
+
+    Args:
+        workers: how many; as many as there are processors, if left out.
+    """
+
+    workers: int = 0
+
+    def __post_init__(self) -> None:
+        if self.workers < 0:
+            raise SettingError(f"workers: found {self.workers}, expected 1 or more")
+        if not self.workers:
+            object.__setattr__(self, "workers", cores())
+
+    @property
+    def name(self) -> str:
+        """`processes`."""
+        return "processes"
+
+    def each(self, work: Callable[[J], R], jobs: Iterable[J]) -> Generator[R, None, None]:
+        """See `Executor.each`."""
+        rest = iter(jobs)
+        waiting: deque[_Waiting[J, R]] = deque()
+        done = False
+        with _threads(max(1, cores() // self.workers)):
+            pool = self._pool()
+            try:
+                for job in itertools.islice(rest, 2 * self.workers):
+                    waiting.append(_Waiting(job, _submitted(pool, work, job)))
+                while waiting:
+                    try:
+                        result = waiting[0].future.result()
+                    except BrokenProcessPool as error:
+                        pool.shutdown(cancel_futures=True)
+                        _check(waiting, error, done=done)
+                        pool = self._pool()
+                        for each in waiting:
+                            if not each.future.done() or each.future.cancelled() or each.future.exception():
+                                each.future, each.attempts = _submitted(pool, work, each.job), each.attempts + 1
+                        continue
+                    waiting.popleft()
+                    done = True
+                    for job in itertools.islice(rest, 1):
+                        waiting.append(_Waiting(job, _submitted(pool, work, job)))
+                    yield result
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+    def _pool(self) -> ProcessPoolExecutor:
+        return ProcessPoolExecutor(self.workers, mp_context=get_context("spawn"), initializer=_begin)
+
+
+def _submitted(pool: ProcessPoolExecutor, work: Callable[[J], R], job: J) -> Future[R]:
+    """A job on its way; where a process has been lost, but nobody has seen it yet, it is seen at this job's turn."""
+    try:
+        return pool.submit(work, job)
+    except BrokenProcessPool as error:
+        future: Future[R] = Future()
+        future.set_exception(error)
+        return future
+
+
+def _check(waiting: Iterable[_Waiting[J, R]], error: BrokenProcessPool, *, done: bool) -> None:
+    if max(each.attempts for each in waiting) < (ATTEMPTS if done else 2):
+        return
+    words = "ran out of memory, or were killed from outside: try fewer workers, or look into the system's log."
+    if not done:
+        words = (
+            'did not even begin: a script needs if __name__ == "__main__": around what it does. If it has that, they '
+            + words
+        )
+    raise ExecutorError(
+        f"processes of the pool ended in the middle of their work, again and again. They {words}"
+    ) from error
+
+
+@contextlib.contextmanager
+def _threads(number: int) -> Iterator[None]:
+    """New processes take so many threads for Polars, unless the user has said how many."""
+    if THREADS in os.environ:
+        yield
+        return
+    os.environ[THREADS] = str(number)
+    try:
+        yield
+    finally:
+        os.environ.pop(THREADS, None)
+
+
+def _begin() -> None:
+    # Ctrl-C goes to every process of a terminal; the first of them ends the others
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Nobody else ends the processes of one that was killed: they would wait for jobs for ever."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        time.sleep(ORPHANED_S)  # a job may see for itself that nobody wants it any more, and end in order
+        os._exit(1)

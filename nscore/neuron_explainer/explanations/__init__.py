@@ -1,0 +1,3 @@
+"""The original's `explanations`: simulators, their calibration, and scores."""
+
+__all__: list[str] = []
