@@ -86,6 +86,8 @@ def test_a_script_without_a_guard_is_told_what_to_do(tmp_path):
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60, check=False)
     assert 'if __name__ == "__main__"' in done.stderr.splitlines()[-1]
     assert "ExecutorError" in done.stderr.splitlines()[-1]
+    assert "runs the script that began it" in done.stderr
+    assert "resource_tracker" not in done.stderr
     assert not list(tmp_path.glob("out/*.parquet"))  # a process that ran the script again may leave a folder there
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import get_context, parent_process
+from multiprocessing import current_process, get_context, parent_process
 from typing import Generic, TypeVar
 
 from nscore.errors import ExecutorError, SettingError
@@ -27,6 +27,7 @@ R = TypeVar("R")
 ATTEMPTS = 3
 ORPHANED_S = 3.0
 THREADS = "POLARS_MAX_THREADS"
+GUARD = 'a script needs if __name__ == "__main__": around what it does.'
 
 
 @dataclass(slots=True)
@@ -63,6 +64,8 @@ class Processes:
 
     def each(self, work: Callable[[J], R], jobs: Iterable[J]) -> Generator[R, None, None]:
         """See `Executor.each`."""
+        if getattr(current_process(), "_inheriting", False):  # before it holds what nobody would give back
+            raise ExecutorError(f"a process that was to begin runs the script that began it: {GUARD}")
         rest = iter(jobs)
         waiting: deque[_Waiting[J, R]] = deque()
         done = False
@@ -109,10 +112,7 @@ def _check(waiting: Iterable[_Waiting[J, R]], error: BrokenProcessPool, *, done:
         return
     words = "ran out of memory, or were killed from outside: try fewer workers, or look into the system's log."
     if not done:
-        words = (
-            'did not even begin: a script needs if __name__ == "__main__": around what it does. If it has that, they '
-            + words
-        )
+        words = f"did not even begin: {GUARD} If it has that, they {words}"
     raise ExecutorError(
         f"processes of the pool ended in the middle of their work, again and again. They {words}"
     ) from error
