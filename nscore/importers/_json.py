@@ -34,10 +34,11 @@ def decoded(file: SourceFile, content: bytes, decoder: msgspec.json.Decoder[T], 
     except SourceError as error:
         raise error from strict
     try:
-        return msgspec.convert(value, decoder.type)
+        converted: T = msgspec.convert(value, decoder.type)
     except (msgspec.ValidationError, RecursionError) as error:
         found, _, at = str(error).partition(" - at ")
         raise file.fault(found, place=" ".join(filter(None, [place, at.strip("`")])), mend=_MEND) from None
+    return converted
 
 
 def loose(file: SourceFile, content: bytes | str, *, place: str = "", mend: str = "") -> object:
