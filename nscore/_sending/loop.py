@@ -8,7 +8,6 @@ import signal
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from contextvars import copy_context
-from types import FrameType
 from typing import Any, TypeVar
 
 __all__ = ["run_to_end"]
@@ -48,16 +47,16 @@ def run_to_end(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
             ended.set()
 
     thread = threading.Thread(target=copy_context().run, args=(body,), name="nscore", daemon=True)
-    with _hearing():
+    with _hearing() as heard:
         try:
             thread.start()
-            _wait(ended)
+            _wait(ended, heard)
         except KeyboardInterrupt as interrupt:
             cancelled = True
             for loop, task in running:
                 with contextlib.suppress(RuntimeError):  # the loop has ended
                     loop.call_soon_threadsafe(task.cancel) if task is not None else None
-            _wait(ended)  # a second Ctrl-C is raised here
+            _wait(ended, heard)  # a second Ctrl-C is raised here
             for note in notes:
                 interrupt.add_note(note)
             raise
@@ -67,35 +66,38 @@ def run_to_end(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
     return result[0]
 
 
-def _wait(ended: threading.Event) -> None:
+def _wait(ended: threading.Event, heard: list[int]) -> None:
     # A signal may reach another thread of the process, and then wakes nobody who waits without end.
-    while not ended.wait(0.1):
+    while not ended.wait(0.1) and not heard:
         pass
+    if heard:
+        heard.clear()
+        raise KeyboardInterrupt
 
 
 @contextlib.contextmanager
-def _hearing() -> Iterator[None]:
-    """Signals are raised where the caller waits.
+def _hearing() -> Iterator[list[int]]:
+    """The signals that were heard; who waits raises them.
 
-    SIGTERM by default ends the process at once, and the handler of `asyncio.run` keeps Ctrl-C for a loop that stands
-    still. Other handlers are the user's own, and are left alone.
+    A handler that raises may be called where nobody hears it, as in a finaliser. SIGTERM by default ends the process at
+    once, and the handler of `asyncio.run` keeps Ctrl-C for a loop that stands still. Other handlers are the user's own,
+    and are left alone.
     """
+    heard: list[int] = []
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield heard
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    of_a_loop = isinstance(getattr(getattr(before[signal.SIGINT], "func", None), "__self__", None), asyncio.Runner)
-    if of_a_loop:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    by_default = before[signal.SIGINT] is signal.default_int_handler
+    if by_default or isinstance(
+        getattr(getattr(before[signal.SIGINT], "func", None), "__self__", None), asyncio.Runner
+    ):
+        signal.signal(signal.SIGINT, lambda number, _: heard.append(number))
     if before[signal.SIGTERM] is signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, _interrupt)
+        signal.signal(signal.SIGTERM, lambda number, _: heard.append(number))
     try:
-        yield
+        yield heard
     finally:
         for number, handler in before.items():
             if handler is not None and signal.getsignal(number) is not handler:
                 signal.signal(number, handler)
-
-
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import re
 import signal
@@ -176,6 +177,27 @@ def test_an_interrupt_in_a_cell_ends_the_work_names_the_folder_and_leaves_the_ke
         assert notes == [f"What was answered is kept in {kept}; out={str(kept)!r} goes on with it."]
         server.answers = 10**9
         assert correct(start(server, out=kept).simulated().collect())
+
+
+def test_an_interrupt_is_heard_although_it_comes_where_no_exception_is():
+    main, sent = threading.get_ident(), []
+
+    def collected(_phase, _info):  # what is raised here is printed and forgotten
+        if threading.get_ident() == main and not sent and asked(server) > 3:
+            sent.append(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+
+    threshold = gc.get_threshold()
+    with hanging(3) as server:
+        gc.callbacks.append(collected)
+        gc.set_threshold(1)
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                start(server, timeout_s=5.0, attempts=1)
+        finally:
+            gc.set_threshold(*threshold)
+            gc.callbacks.remove(collected)
+    assert sent
 
 
 def test_an_interrupt_of_a_script_names_the_folder_too(tmp_path):
