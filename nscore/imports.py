@@ -86,7 +86,7 @@ def import_files(
 
     Args:
         source_format: the name of an importer: `openai`, `delphi`, `neuronpedia`, `saedashboard`, `table`.
-        paths: files, folders, globs, `https://` addresses, or places in object stores (`s3://`, `gs://`, `abfs://`).
+        paths: files, folders, globs, `https://` addresses, or places in object stores (`s3://`, `gs://`, `az://`).
         out: the folder that the tables are written to. A table of more than a million rows is a folder of Parquet files;
             in a store (`s3://`, `gs://`, `az://`) each is one object, which is there when it is whole.
         on_error: whether a broken file ends the import, or is left out, counted and named.

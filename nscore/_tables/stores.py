@@ -134,8 +134,8 @@ class StorePath:
             OSError: if it cannot be read.
         """
         try:
-            store = self._store()
-            with store.open_input_file(self._key) as stream:
+            store, key = self.opened()
+            with store.open_input_file(key) as stream:
                 return bytes(stream.read())
         except FileNotFoundError:
             raise FileNotFoundError(str(self)) from None
@@ -158,10 +158,10 @@ class StorePath:
 
     def _send(self, file: Path) -> None:
         # not pyarrow.fs.copy_files: it does not tell that an upload could not be completed
-        store = self._store()
+        store, key = self.opened()
         with pa.memory_map(str(file)) as content:
             buffer = content.read_buffer()
-            stream = store.open_output_stream(self._key)
+            stream = store.open_output_stream(key)
             _STREAMS.append(stream)
             stream.write(buffer)
             stream.close()
@@ -169,26 +169,33 @@ class StorePath:
 
     def remove(self) -> None:
         """Removes the object."""
-        self._store().delete_file(self._key)
+        store, key = self.opened()
+        store.delete_file(key)
+
+    def opened(self) -> tuple[Any, str]:
+        """The store, as pyarrow has it, and the name of the object there.
+
+        Raises:
+            SettingError: if the environment does not say what a store needs.
+        """
+        environment = ((k, v) for k, v in os.environ.items() if k.startswith(("AWS_", "GOOGLE_", "AZURE_")))
+        return _opened(self._scheme, self._key.split("/", maxsplit=1)[0], tuple(sorted(environment))), self._key
 
     @property
     def _scheme(self) -> str:
         return self._address.partition("://")[0]
 
-    def _store(self) -> Any:  # noqa: ANN401  (pyarrow has no types)
-        environment = ((k, v) for k, v in os.environ.items() if k.startswith(("AWS_", "GOOGLE_", "AZURE_")))
-        return _opened(self._scheme, self._key.split("/", maxsplit=1)[0], tuple(sorted(environment)))
-
     def _info(self) -> Any:  # noqa: ANN401  (pyarrow has no types)
         try:
-            return self._store().get_file_info(self._key)
+            store, key = self.opened()
+            return store.get_file_info(key)
         except FAULTS as error:
             raise unreachable(str(self), error) from None
 
     def _listed(self, *, recursive: bool) -> list[Any]:
         try:
-            selector = pyarrow.fs.FileSelector(self._key, recursive=recursive, allow_not_found=True)
-            return list(self._store().get_file_info(selector))
+            store, key = self.opened()
+            return list(store.get_file_info(pyarrow.fs.FileSelector(key, recursive=recursive, allow_not_found=True)))
         except FAULTS as error:
             raise unreachable(str(self), error) from None
 

@@ -17,7 +17,7 @@ import pyarrow.fs  # type: ignore[import-untyped]
 
 from nscore._sending.fetching import fetched
 from nscore._sending.loop import run_to_end
-from nscore._tables.stores import said_of, shown
+from nscore._tables.stores import StorePath, is_in_store, said_of, shown
 from nscore.errors import SourceError
 
 __all__ = ["SourceFile", "listed"]
@@ -91,7 +91,7 @@ class SourceFile:
 def listed(paths: Sequence[str | Path], wants: Callable[[str], bool]) -> list[SourceFile]:
     """The files under some paths: files as they are named; of folders, those that are wanted, at any depth.
 
-    Local paths may be globs; `s3://`, `gs://`, `abfs://` folders are looked through, `http(s)://` names one file.
+    Local paths may be globs; `s3://`, `gs://`, `az://` folders are looked through, `http(s)://` names one file.
     They come in the order of the paths, within a folder by their names, numbers in these as numbers.
 
     Raises:
@@ -161,6 +161,9 @@ _FILE = pyarrow.fs.FileType.File
 
 
 def _store(address: str) -> tuple[pyarrow.fs.FileSystem, str]:
+    """As tables are found; an address here may also hold options and keys, as pyarrow takes them."""
+    if is_in_store(address) and not re.search("[?@]", address):
+        return StorePath(address).opened()
     store, inner = pyarrow.fs.FileSystem.from_uri(address)
     return store, inner
 
