@@ -160,6 +160,17 @@ def test_keys_and_options_do_not_belong_in_addresses():
         source("s3://bucket/x?endpoint_override=127.0.0.1")
 
 
+def test_what_azure_needs_is_told(monkeypatch):
+    monkeypatch.delenv("AZURE_STORAGE_ACCOUNT_NAME", raising=False)
+    with pytest.raises(SettingError, match=r"az://c: set AZURE_STORAGE_ACCOUNT_NAME"):
+        source("az://c/t.parquet")
+    with pytest.raises(SourceError, match=r"az://c/in: .*set AZURE_STORAGE_ACCOUNT_NAME"):
+        ns.import_files("table", "az://c/in", "out")
+    monkeypatch.setitem(sys.modules, "obstore", None)
+    with pytest.raises(SettingError, match=r"az://c/t.html: .* pip install 'nscore\[azure\]'"):
+        write_whole(StorePath("az://c/t.html"), b"x")
+
+
 @pytest.mark.usefixtures("server")
 def test_errors_hold_no_secrets():
     said = said_of(OSError(f"<Key>{SECRET}</Key> https://host/a?X-Amz-Signature=abcdef&b=c\n<Id>canarykey</Id>"))

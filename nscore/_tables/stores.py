@@ -2,19 +2,21 @@
 
 Polars reads tables there, pyarrow does the rest. Both take endpoints, regions and keys from the environment
 (`AWS_ENDPOINT_URL`, `AWS_REGION`, `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, and `AWS_ALLOW_HTTP=true` for an endpoint
-without TLS), and from nowhere else: an address holds neither.
+without TLS; `AZURE_STORAGE_ACCOUNT_NAME`, `AZURE_STORAGE_ACCOUNT_KEY`, `AZURE_STORAGE_ENDPOINT`), and from nowhere else:
+an address holds neither.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
+from urllib.parse import urlsplit
 
 import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.fs  # type: ignore[import-untyped]
@@ -24,6 +26,7 @@ from nscore.errors import SettingError, StorageError, TableError
 
 __all__ = ["Place", "StorePath", "is_address", "is_in_store", "place", "said_of", "shown", "unreachable"]
 
+T = TypeVar("T")
 SCHEMES = ("s3", "gs", "az")
 FAULTS = (OSError, ValueError, pa.ArrowException)
 # Of uploads that go on, and of those that failed: one that is forgotten tries to complete its upload, and may succeed then.
@@ -147,16 +150,22 @@ class StorePath:
 
         Raises:
             StorageError: if the store does not take it. What was there before is then there still.
+            SettingError: if the environment does not say what a store needs, or a package is not installed.
         """
         try:
             # away from the thread that Ctrl-C ends: a stream that is left half written is closed, and half an object there
             with ThreadPoolExecutor(1) as crew:
                 crew.submit(self._send, file).result()
+        except SettingError:
+            raise
         except FAULTS as error:
             mend = "See whether the bucket is there, and the keys and the endpoint in the environment are right."
             raise StorageError(f"{self}: cannot write it: {said_of(error)}. {mend}") from None
 
     def _send(self, file: Path) -> None:
+        if self._scheme == "az":
+            _sent_to_azure(self._key, file)
+            return
         # not pyarrow.fs.copy_files: it does not tell that an upload could not be completed
         store, key = self.opened()
         with pa.memory_map(str(file)) as content:
@@ -186,16 +195,19 @@ class StorePath:
         return self._address.partition("://")[0]
 
     def _info(self) -> Any:  # noqa: ANN401  (pyarrow has no types)
-        try:
-            store, key = self.opened()
-            return store.get_file_info(key)
-        except FAULTS as error:
-            raise unreachable(str(self), error) from None
+        return self._asked(lambda store, key: store.get_file_info(key))
 
     def _listed(self, *, recursive: bool) -> list[Any]:
-        try:
-            store, key = self.opened()
+        def ask(store: Any, key: str) -> list[Any]:  # noqa: ANN401  (pyarrow has no types)
             return list(store.get_file_info(pyarrow.fs.FileSelector(key, recursive=recursive, allow_not_found=True)))
+
+        return self._asked(ask)
+
+    def _asked(self, ask: Callable[[Any, str], T]) -> T:
+        try:
+            return ask(*self.opened())
+        except SettingError:
+            raise
         except FAULTS as error:
             raise unreachable(str(self), error) from None
 
@@ -279,7 +291,26 @@ def _opened(scheme: str, bucket: str, environment: tuple[tuple[str, str], ...]) 
     if azure is None or account is None:
         what = "set AZURE_STORAGE_ACCOUNT_NAME" if azure else "this pyarrow knows no Azure: update it"
         raise SettingError(f"az://{bucket}: {what}")
-    return azure(account_name=account, account_key=there.get("AZURE_STORAGE_ACCOUNT_KEY"))
+    endpoint = urlsplit(there.get("AZURE_STORAGE_ENDPOINT", ""))
+    # pyarrow sets the account before what begins with a dot, behind anything else
+    host = endpoint.netloc.removeprefix(account) if endpoint.netloc.startswith(f"{account}.") else endpoint.netloc
+    options = {"blob_storage_authority": host, "dfs_storage_authority": host.replace(".blob.", ".dfs.", 1)}
+    options |= {"blob_storage_scheme": endpoint.scheme, "dfs_storage_scheme": endpoint.scheme}
+    return azure(
+        account_name=account,
+        account_key=there.get("AZURE_STORAGE_ACCOUNT_KEY"),
+        **(options if endpoint.netloc else {}),
+    )
+
+
+def _sent_to_azure(key: str, file: Path) -> None:
+    """By another way than pyarrow's, whose stream empties the object that was there before it writes."""
+    try:
+        import obstore  # noqa: PLC0415  (an extra)
+    except ModuleNotFoundError:
+        raise SettingError(f"az://{key}: to write there takes obstore: pip install 'nscore[azure]'") from None
+    container, _, name = key.partition("/")
+    obstore.put(obstore.store.from_url(f"az://{container}"), name, file)
 
 
 def _fits(parts: list[str], patterns: list[str]) -> bool:
