@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import entry_points
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from nscore.errors import SettingError, UnknownNameError
 
@@ -31,6 +31,15 @@ class Shelf(Generic[Item]):
         if name in self._items:
             raise ValueError(f"there is a {self._kind} called {name!r} already")
         self._items[name] = item
+
+    def adding(self, name: str) -> Callable[[Any], Any]:
+        """A decorator that adds what it is put on, unchanged."""
+
+        def register(item: Item) -> Item:
+            self.add(name, item)
+            return item
+
+        return register
 
     def __getitem__(self, name: str) -> Item:
         self._open()

@@ -164,6 +164,9 @@ def test_what_azure_needs_is_told(monkeypatch):
     monkeypatch.delenv("AZURE_STORAGE_ACCOUNT_NAME", raising=False)
     with pytest.raises(SettingError, match=r"az://c: set AZURE_STORAGE_ACCOUNT_NAME"):
         source("az://c/t.parquet")
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", "")
+    with pytest.raises(SettingError, match=r"az://c: set AZURE_STORAGE_ACCOUNT_NAME"):
+        source("az://c/t.parquet")
     with pytest.raises(SourceError, match=r"az://c/in: .*set AZURE_STORAGE_ACCOUNT_NAME"):
         ns.import_files("table", "az://c/in", "out")
     monkeypatch.setitem(sys.modules, "obstore", None)

@@ -260,7 +260,11 @@ def unreachable(address: str, error: BaseException) -> TableError:
     text = str(error)
     words = [
         (r"not.?found|NoSuch|\b404\b|does not exist", "no such file", "Check the address."),
-        (r"scheme is not allowed", "unreadable", "For an endpoint without TLS, set AWS_ALLOW_HTTP=true."),
+        (
+            r"scheme is not allowed",
+            "unreadable",
+            "For an endpoint without TLS, set AWS_ALLOW_HTTP=true (AZURE_ALLOW_HTTP=true).",
+        ),
         (
             r"ACCESS_DENIED|AccessDenied|Forbidden|Unauthorized|\b40[13]\b|InvalidAccessKey|SignatureDoesNotMatch|credential",
             "no permission",
@@ -288,7 +292,7 @@ def _opened(scheme: str, bucket: str, environment: tuple[tuple[str, str], ...]) 
     there = dict(environment)
     azure = getattr(pyarrow.fs, "AzureFileSystem", None)
     account = there.get("AZURE_STORAGE_ACCOUNT_NAME")
-    if azure is None or account is None:
+    if azure is None or not account:
         what = "set AZURE_STORAGE_ACCOUNT_NAME" if azure else "this pyarrow knows no Azure: update it"
         raise SettingError(f"az://{bucket}: {what}")
     endpoint = urlsplit(there.get("AZURE_STORAGE_ENDPOINT", ""))

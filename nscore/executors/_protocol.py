@@ -51,12 +51,7 @@ EXECUTORS: Shelf[Callable[..., Executor]] = Shelf("executor", "nscore.executors"
 
 def executor(name: str) -> Callable[[Factory], Factory]:
     """Puts a class on the shelf under a name."""
-
-    def register(factory: Factory) -> Factory:
-        EXECUTORS.add(name, factory)
-        return factory
-
-    return register
+    return EXECUTORS.adding(name)
 
 
 def make_executor(given: str | Executor, **options: object) -> Executor:

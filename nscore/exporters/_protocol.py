@@ -80,12 +80,7 @@ EXPORTERS: Shelf[Callable[..., Exporter]] = Shelf("export format", "nscore.expor
 
 def exporter(name: str) -> Callable[[Factory], Factory]:
     """Puts a class on the shelf under a name."""
-
-    def register(factory: Factory) -> Factory:
-        EXPORTERS.add(name, factory)
-        return factory
-
-    return register
+    return EXPORTERS.adding(name)
 
 
 def make_exporter(name: str, **options: object) -> Exporter:

@@ -70,12 +70,7 @@ IMPORTERS: Shelf[Callable[..., Importer]] = Shelf("import format", "nscore.impor
 
 def importer(name: str) -> Callable[[Factory], Factory]:
     """Puts a class on the shelf under a name."""
-
-    def register(factory: Factory) -> Factory:
-        IMPORTERS.add(name, factory)
-        return factory
-
-    return register
+    return IMPORTERS.adding(name)
 
 
 def make_importer(name: str, **options: object) -> Importer:

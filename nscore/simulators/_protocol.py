@@ -50,12 +50,7 @@ SIMULATORS: Shelf[Callable[..., Simulator | PromptSimulator]] = Shelf("simulator
 
 def simulator(name: str) -> Callable[[Factory], Factory]:
     """Puts a class on the shelf under a name; called without arguments it makes the simulator's usual form."""
-
-    def register(factory: Factory) -> Factory:
-        SIMULATORS.add(name, factory)
-        return factory
-
-    return register
+    return SIMULATORS.adding(name)
 
 
 def resolve_simulator(given: str | Simulator | PromptSimulator, **options: object) -> Simulator | PromptSimulator:
