@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import platform
+import resource
 import statistics
 import subprocess
 import sys
@@ -24,6 +26,7 @@ from unittest import mock
 from urllib.parse import urlsplit
 
 import httpx
+import numpy as np
 import polars as pl
 import workload
 
@@ -183,7 +186,10 @@ def _echo() -> tuple[ns.simulators.Ask, list[str], bytes]:
 
 
 def memory(arguments: argparse.Namespace) -> None:
-    """Many requests, from the plan to the tables: the peak of the process, and of one with a tenth of them."""
+    """Many requests, from the plan to the tables: the peak of the process, and of one with a tenth of them.
+
+    Whether memory is flat is read off the process while it runs: what it has in hand, on the mean of each fifth of its time.
+    """
     for requests in (arguments.requests // 10, arguments.requests):
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
@@ -192,20 +198,20 @@ def memory(arguments: argparse.Namespace) -> None:
             with workload.server(*PLAIN) as url:
                 asks = f"simulator=simulation.SIMULATOR, backend=simulation._backend({url!r})"
                 run = f"ns.simulate({tables}, {asks}, out={name!r} + '/run'"
-                plan_s, plan = _apart(f"ns.estimate({tables}, {asks})")
+                plan_s, plan, _ = _apart(f"ns.estimate({tables}, {asks})")
                 _apart(f"{run}, limit=1)")
             with workload.server(*PLAIN, "--canned-bytes", "2000", port=urlsplit(url).port or 0):
-                run_s, peak = _apart(f"{run}, keep='needed')")
+                run_s, peak, held = _apart(f"{run}, keep='needed')")
             size = sum(file.stat().st_size for file in (folder / "run").rglob("*") if file.is_file())
             print(
                 f"{requests:>9,} requests: plan {plan:>4.0f} MiB {plan_s:>6.0f} s, run {peak:>4.0f} MiB {run_s:>6.0f} s, "
-                f"{size / 1e6:,.0f} MB on disk",
+                f"{size / 1e6:,.0f} MB on disk; held in each fifth of the run: {', '.join(f'{h:.0f}' for h in held)} MiB",
                 flush=True,
             )
 
 
-def _apart(code: str) -> tuple[float, float]:
-    """Runs a line in a process of its own; gives its seconds and the peak of its memory in MiB."""
+def _apart(code: str) -> tuple[float, float, list[float]]:
+    """Runs a line in a process of its own; gives its seconds, the peak of its memory, and the mean of each fifth, in MiB."""
     start = time.perf_counter()
     line = f"""
 import resource, sys
@@ -215,8 +221,21 @@ import nscore as ns
 {code}
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 """
-    done = subprocess.run([sys.executable, "-c", line], cwd=workload.HERE, check=True, capture_output=True, text=True)
-    return time.perf_counter() - start, float(done.stdout.splitlines()[-1])
+    held = []
+    with subprocess.Popen(
+        [sys.executable, "-c", line], cwd=workload.HERE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        while process.poll() is None:
+            with contextlib.suppress(OSError, IndexError):  # it has just ended
+                held.append(
+                    int(Path(f"/proc/{process.pid}/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
+                )
+            time.sleep(0.1)
+        said = process.stdout.read() if process.stdout else ""
+    if process.returncode:
+        raise SystemExit(f"it failed: {code}")
+    fifths = [statistics.mean(part) for part in np.array_split(held, 5) if len(part)]
+    return time.perf_counter() - start, float(said.splitlines()[-1]), fifths
 
 
 def prompts(_: argparse.Namespace) -> None:

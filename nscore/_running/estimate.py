@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from nscore._progress import bar
 from nscore._running.plan import Plan
@@ -13,6 +16,8 @@ from nscore._sending.prices import Price
 from nscore.backends import Backend
 
 __all__ = ["Estimate", "measured"]
+
+Keys: TypeAlias = npt.NDArray[np.uint64]
 
 # Typical of the tokenizers in use, for the prompts that nscore writes; a reply counts the real ones.
 BYTES_PER_TOKEN = 3.5
@@ -64,7 +69,7 @@ def measured(
 
     Also gives the first bytes of the keys that come more than once, and of those of them that are in several shards.
     """
-    firsts, where = array("Q"), array("I")
+    firsts, each = array("Q"), array("I")
     scored = prompt_bytes = answer_tokens = stored = 0
     most = 0.0
     thinking = int(str(backend.settings().get("thinking_tokens", 0))) if plan.can.thinks else 0
@@ -73,7 +78,6 @@ def measured(
             for request in shard.requests:
                 prompt = request.prompt
                 firsts.append(int.from_bytes(request.key[:8]))
-                where.append(shard.index)
                 scored += sum(stop - start for start, stop in request.rows) if not request.replicate else 0
                 size = sum(len(m.text.encode()) for m in prompt.messages)
                 answer = max(1, round(prompt.max_tokens * ANSWER_SHARE))
@@ -83,13 +87,10 @@ def measured(
                 if keep == "raw" and prompt.prompt_logprobs:
                     stored += round(size / BYTES_PER_TOKEN) * ECHO_BYTES
                 stored += answer * (LOGPROB_BYTES if prompt.logprobs and keep == "raw" else TEXT_BYTES) + FRAME_BYTES
+            each.append(len(shard.requests))
             told(len(shard.requests))
-    keys, shards = np.frombuffer(firsts, dtype=np.uint64), np.frombuffer(where, dtype=np.uint32)
-    order = np.argsort(keys, kind="stable")
-    keys, shards = keys[order], shards[order]
-    same = keys[1:] == keys[:-1]
-    again = keys[1:][same]  # of a key that comes n times, n - 1
-    crossing = keys[1:][same & (shards[1:] != shards[:-1])]
+    keys = np.frombuffer(firsts, dtype=np.uint64)
+    again = _repeated(np.sort(keys))
     calls = len(keys) - len(again)
     distinct = calls / max(1, len(keys))
     prompts, answers = round(prompt_bytes * distinct / BYTES_PER_TOKEN), round(answer_tokens * distinct)
@@ -110,4 +111,20 @@ def measured(
         duration_s=max(durations),
         stored_bytes=round(stored * distinct / SHRUNK),
     )
-    return estimate, frozenset(again.tolist()), frozenset(crossing.tolist())
+    return estimate, frozenset(again.tolist()), frozenset(_crossing(keys, each, again).tolist())
+
+
+def _repeated(keys: Keys) -> Keys:
+    """Of sorted keys those that come more than once: of one that comes n times, n - 1."""
+    repeated: Keys = keys[1:][keys[1:] == keys[:-1]]
+    return repeated
+
+
+def _crossing(keys: Keys, each: Sequence[int], again: Keys) -> Keys:
+    """Of the keys that come again, those that are in several shards, each of which has so many."""
+    at = np.flatnonzero(np.isin(keys, again)) if len(again) else np.empty(0, dtype=np.intp)
+    shards = np.searchsorted(np.cumsum(each), at, side="right")
+    order = np.argsort(keys[at], kind="stable")
+    there, shards = keys[at][order], shards[order]
+    crossing: Keys = there[1:][(there[1:] == there[:-1]) & (shards[1:] != shards[:-1])]
+    return crossing
