@@ -3,7 +3,8 @@
 python benchmarks/imports.py                  10,000 files of 40 records of 64 tokens, about 0.8 GB
 python benchmarks/imports.py --files 2500     to see that memory does not grow with the files
 
-Each contender runs in a new process. Peak memory is that of its largest process; the pages of files are not counted.
+neuron-explainer is the package whose files these are, as it is published: pip install -e '.[bench]'. Each contender runs
+in a new process. Peak memory is that of its largest process; the pages of files are not counted.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -94,14 +97,25 @@ def load_only(files: list[Path], out: Path) -> None:
         loaded(file)
 
 
-def load_and_write(files: list[Path], out: Path) -> None:
+def by_the_original(file: Path) -> NeuronRecord:
+    """One file, as OpenAI's own package reads it: by its layer and neuron, in a folder or at an address."""
+    from neuron_explainer.activations.activations import load_neuron
+
+    neuron = load_neuron(file.parent.name, file.stem, file.parent.parent.as_uri())
+    identity = neuron.neuron_id
+    return NeuronRecord(
+        identity.layer_index, identity.neuron_index, neuron.random_sample, neuron.most_positive_activation_records
+    )
+
+
+def load_and_write(load: Callable[[Path], NeuronRecord], files: list[Path], out: Path) -> None:
     """The same, and from the lists a frame and Parquet, some hundred files at a time."""
     out.mkdir()
     for start in range(0, len(files), BATCH):
         columns: dict[str, list[object]] = {
             name: [] for name in ("layer", "neuron", "sequence", "position", "token", "activation", "stratum")
         }
-        for neuron in map(loaded, files[start : start + BATCH]):
+        for neuron in map(load, files[start : start + BATCH]):
             strata = (("top", neuron.most_positive_activation_records), ("random", neuron.random_sample))
             every = [(stratum, record) for stratum, group in strata for record in group]
             for sequence, (stratum, record) in enumerate(every):
@@ -134,7 +148,8 @@ def nscore_with(processes: int) -> object:
 
 CONTENDERS = {
     "json.load into dataclasses, no Parquet": load_only,
-    "json.load into dataclasses, frame, Parquet": load_and_write,
+    "neuron-explainer's load_neuron, frame, Parquet": partial(load_and_write, by_the_original),
+    "json.load into dataclasses, frame, Parquet": partial(load_and_write, loaded),
     "nscore import, 1 process": nscore_with(1),
     "nscore import, 2 processes": nscore_with(2),
 }

@@ -76,11 +76,13 @@ def assembled(work: Path, part_rows: int) -> dict[str, int]:
 def counts(work: Path) -> tuple[int, int, int, int]:
     """Neurons, records, tokens and explanations of the tables in a folder."""
     there = {path.stem: _scanned(path) for path in work.glob("*.parquet")}
-    keys = [
-        frame.select(LAYER, NEURON).unique().cast(pl.String)
-        for frame in there.values()
-        if {LAYER, NEURON} <= set(frame.collect_schema())
-    ]
+    keys = []
+    for frame in there.values():
+        columns = set(frame.collect_schema())
+        if {LAYER, NEURON} <= columns:
+            # of tokens, the first of each record tells of its neuron
+            firsts = frame.filter(pl.col(POSITION) == 0) if POSITION in columns else frame
+            keys.append(firsts.select(LAYER, NEURON).unique().cast(pl.String))
     neurons = pl.concat(keys).unique().select(pl.len()).collect(engine="streaming").item() if keys else 0
     tokens = there.get(RECORDS.name, there.get(SIMULATED.name))
     explanations = there.get(EXPLANATIONS.name)
