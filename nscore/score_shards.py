@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -79,14 +80,10 @@ def score_shards(
         >>> scores.select("neuron", "rsquared_score").rows()
         [(1, 1.0), (2, -0.25)]
     """
-    given = source(files)
-    if not given.files:
-        raise SettingError("files: workers read the table for themselves: write it to a Parquet file, and name that")
     names = [m.name for m in resolve(metrics)]
     for name in names:
         if name not in CATALOGUE:
             raise SettingError(f"metrics: {name} is not in the catalogue, which is all that workers know")
-    keys = list(by) if by is not None else default_by(given.schema())
     options: dict[str, Any] = {
         "by": by,
         "metrics": names,
@@ -96,23 +93,51 @@ def score_shards(
         "leaks": leaks,
     }
     crew = make_executor(executor, workers=workers)
-    height = given.height()
-    rows = min(MOST_ROWS, max(LEAST_ROWS, -(-(height or 0) // (EACH * crew.workers))))
+    table = _Table(files, by)
     jobs = (
-        _Job(given.files, start, length, options, strata=strata, weights=weights)
-        for start, length in stretches(given, keys, height or 0, rows)
+        _Job(table.given.files, start, length, options, strata=strata, weights=weights)
+        for start, length in table.stretches(crew.workers)
     )
     try:
-        with bar("scoring", "tokens", lambda: height) as step, closing(crew.each(_scored, jobs)) as results:
+        with bar("scoring", "tokens", lambda: table.height) as step, closing(crew.each(_scored, jobs)) as results:
             parts = []
             for part in results:
-                parts.append(part)
+                parts.append((pl.read_ipc(part.scores), pl.read_ipc(part.sequences)))
                 step(part.rows)
     except TableError:
         # a shard knows neither the file nor the row: the whole table tells them
-        score(given, strata=strata, weights=weights, **options)
+        score(table.given, strata=strata, weights=weights, **options)
         raise
-    return _together(parts, given, keys, names, strata=strata)
+    return _together(parts, table.given, table.keys, names, strata=strata)
+
+
+@dataclass
+class _Table:
+    """What is scored, not looked into before the first shard is asked for: the workers begin meanwhile."""
+
+    files: Lazy
+    by: Sequence[str] | None
+
+    @cached_property
+    def given(self) -> Source:
+        given = source(self.files)
+        if not given.files:
+            raise SettingError(
+                "files: workers read the table for themselves: write it to a Parquet file, and name that"
+            )
+        return given
+
+    @cached_property
+    def height(self) -> int:
+        return self.given.height() or 0
+
+    @cached_property
+    def keys(self) -> list[str]:
+        return list(self.by) if self.by is not None else default_by(self.given.schema())
+
+    def stretches(self, workers: int) -> Iterator[tuple[int, int]]:
+        rows = min(MOST_ROWS, max(LEAST_ROWS, -(-self.height // (EACH * workers))))
+        yield from stretches(self.given, self.keys, self.height, rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,10 +174,15 @@ def _packed(frame: pl.DataFrame) -> bytes:
 
 
 def _together(
-    parts: Sequence[_Part], given: Source, keys: list[str], names: list[str], *, strata: bool
+    parts: Sequence[tuple[pl.DataFrame, pl.DataFrame]],
+    given: Source,
+    keys: list[str],
+    names: list[str],
+    *,
+    strata: bool,
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    sequences = pl.concat([pl.read_ipc(part.sequences) for part in parts], how="vertical_relaxed")
-    each = [pl.read_ipc(part.scores) for part in parts]
+    each = [scores for scores, _ in parts]
+    sequences = pl.concat([sequences for _, sequences in parts], how="vertical_relaxed")
     scores = pl.concat(each, how="diagonal_relaxed")
     if strata:
         scores = scores.select(

@@ -150,6 +150,9 @@ def _batches(frame: pl.LazyFrame) -> Generator[pl.DataFrame, None, None]:
 def _in_threads(work: Callable[[pl.DataFrame], _Piece], batches: Iterator[pl.DataFrame]) -> Iterator[_Piece]:
     """The pieces in order; a few batches are held at a time, at most. numpy lets go of Python's lock."""
     workers = pl.thread_pool_size()
+    if workers == 1:  # where Polars is held to one thread, so are we
+        yield from map(work, batches)
+        return
     with ThreadPoolExecutor(workers) as crew:
         waiting: deque[Future[_Piece]] = deque()
         for batch in batches:

@@ -94,7 +94,11 @@ class Processes:
                 pool.shutdown(cancel_futures=True)
 
     def _pool(self) -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(self.workers, mp_context=get_context("spawn"), initializer=_begin)
+        """Processes that begin now, while whoever asks for them looks for the first jobs."""
+        pool = ProcessPoolExecutor(self.workers, mp_context=get_context("spawn"), initializer=_begin)
+        for _ in range(self.workers):
+            pool.submit(_nothing)
+        return pool
 
 
 def _submitted(pool: ProcessPoolExecutor, work: Callable[[J], R], job: J) -> Future[R]:
@@ -129,6 +133,9 @@ def _threads(number: int) -> Iterator[None]:
         yield
     finally:
         os.environ.pop(THREADS, None)
+
+
+def _nothing() -> None: ...
 
 
 def _begin() -> None:
