@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,10 +13,11 @@ from typing import Any, Literal
 import polars as pl
 
 from nscore._progress import bar
+from nscore._tables.disk import told
 from nscore._tables.runs import strictly_sorted
 from nscore._tables.stretches import stretches
 from nscore.errors import SettingError, TableError
-from nscore.executors import Executor, make_executor
+from nscore.executors import Executor, Processes, make_executor
 from nscore.frames import Lazy, Source, source
 from nscore.metrics import CATALOGUE, resolve
 from nscore.pool import only, strata_of
@@ -94,16 +96,19 @@ def score_shards(
     }
     crew = make_executor(executor, workers=workers)
     table = _Table(files, by)
-    jobs = (
-        _Job(table.given.files, start, length, options, strata=strata, weights=weights)
-        for start, length in table.stretches(crew.workers)
-    )
+    # mapped files go from one process of a machine to another without being copied
+    near = tempfile.TemporaryDirectory(prefix="nscore-") if isinstance(crew, Processes) else nullcontext()
     try:
-        with bar("scoring", "tokens", lambda: table.height) as step, closing(crew.each(_scored, jobs)) as results:
+        with near as folder, bar("scoring", "tokens", lambda: table.height) as step:
+            jobs = (
+                _Job(table.given.files, start, length, options, strata=strata, weights=weights, folder=folder)
+                for start, length in table.stretches(crew.workers)
+            )
             parts = []
-            for part in results:
-                parts.append((pl.read_ipc(part.scores), pl.read_ipc(part.sequences)))
-                step(part.rows)
+            with closing(crew.each(_scored, jobs)) as results:
+                for part in results:
+                    parts.append((pl.read_ipc(part.scores), pl.read_ipc(part.sequences)))
+                    step(part.rows)
     except TableError:
         # a shard knows neither the file nor the row: the whole table tells them
         score(table.given, strata=strata, weights=weights, **options)
@@ -148,15 +153,16 @@ class _Job:
     options: dict[str, Any]
     strata: bool
     weights: str | None
+    folder: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """What comes back from a worker; Arrow's bytes, since a frame takes twice as long to be sent."""
+    """What comes back from a worker: the tables as Arrow's files, or their bytes where no disk is shared."""
 
     rows: int
-    scores: bytes
-    sequences: bytes
+    scores: str | bytes
+    sequences: str | bytes
 
 
 def _scored(job: _Job) -> _Part:
@@ -166,11 +172,16 @@ def _scored(job: _Job) -> _Part:
     sequences = score_sequences(frame, keep=keep, **job.options)
     named = {name: job.options[name] for name in ("metrics", "splits", "on_failure")}
     scores = pool_beside_tokens(sequences, frame, strata=job.strata, weights=job.weights, **named)
-    return _Part(job.length, _packed(scores), _packed(sequences))
+    return _Part(job.length, _packed(job, "scores", scores), _packed(job, "sequences", sequences))
 
 
-def _packed(frame: pl.DataFrame) -> bytes:
-    return frame.write_ipc(None, compression="uncompressed").getvalue()
+def _packed(job: _Job, name: str, table: pl.DataFrame) -> str | bytes:
+    if job.folder is None:
+        return table.write_ipc(None, compression="uncompressed").getvalue()
+    file = Path(job.folder, f"{job.start}-{name}.arrow")
+    with told(file, "write"):
+        table.write_ipc(file, compression="uncompressed")
+    return str(file)
 
 
 def _together(
