@@ -13,6 +13,7 @@ import polars as pl
 
 from nscore._progress import bar, counted
 from nscore._tables.fused import Indices
+from nscore._tables.scan import scan
 from nscore.errors import TableError
 from nscore.frames import Source, reading
 from nscore.records import FAILING, FAILURES, N_PREDICTED, N_TOKENS, NOT_RUN, OK, PREDICTED, STATUS, Status
@@ -102,7 +103,7 @@ def rows_with_failures(given: Source, columns: Sequence[str]) -> pl.DataFrame:
     having = _files_with(given, FAILURES)
     lacking = [file for file in given.files if file not in having]
     if having and lacking:
-        parts = [_scan(having).select(*columns, FAILURES), _scan(lacking).select(columns)]
+        parts = [scan(having).select(*columns, FAILURES), scan(lacking).select(columns)]
         return given.collect(pl.concat(parts, how="diagonal"))
     return given.collect(given.frame.select(*columns, *([FAILURES] if FAILURES in given.schema() else [])))
 
@@ -169,11 +170,7 @@ def _files_with(given: Source, column: str) -> list[str]:
     if len(given.files) < 2:
         return list(given.files) if column in given.schema() else []
     with reading(given):
-        return [file for file in given.files if column in _scan([file]).collect_schema()]
-
-
-def _scan(files: list[str]) -> pl.LazyFrame:
-    return pl.scan_parquet(files, glob=False, extra_columns="ignore")
+        return [file for file in given.files if column in scan(file).collect_schema()]
 
 
 def _raise_unknown(given: Source, word: str, rows: pl.Expr) -> None:

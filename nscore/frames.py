@@ -14,6 +14,7 @@ import polars as pl
 
 from nscore._tables.commits import committed_files
 from nscore._tables.parquet import REWRITE, Contents, contents_of
+from nscore._tables.scan import scan
 from nscore._tables.stores import Place, StorePath, is_address, is_in_store, said_of, shown, unreachable
 from nscore.errors import TableError
 from nscore.records import is_text
@@ -69,7 +70,7 @@ class Source:
     def _unreadable(self, error: BaseException) -> TableError | None:
         for file in self.files:
             try:
-                pl.scan_parquet(file, glob=False).sink_batches(lambda _rows: None, engine="streaming")
+                scan(file).sink_batches(lambda _rows: None, engine="streaming")
             except FAULTS as fault:
                 return _unreadable(file, error, fault)
         return None
@@ -79,7 +80,7 @@ class Source:
         first: dict[str, pl.DataType] = {}
         for file in self.files:
             try:
-                here = pl.read_parquet_schema(file)
+                here = scan(file).collect_schema()
             except FAULTS:
                 return None
             first = first or here
@@ -131,7 +132,7 @@ class Source:
 
     def _height(self, i: int) -> int:
         known = self.contents[i]
-        return self._counted(pl.scan_parquet(self.files[i], glob=False)) if known is None else known.rows
+        return self._counted(scan(self.files[i])) if known is None else known.rows
 
     def _counted(self, frame: pl.LazyFrame) -> int:
         return int(self.collect(frame.select(pl.len())).item())
@@ -170,8 +171,7 @@ def source(frame: Frame) -> Source:
     else:
         raise TypeError(f"expected a frame or a path, found {type(frame).__name__}")
     contents = tuple(None if is_address(file) else contents_of(file) for file in files)
-    frame = pl.scan_parquet(list(files), glob=False, extra_columns="ignore")
-    return Source(frame, files, eager=False, contents=contents)
+    return Source(scan(files), files, eager=False, contents=contents)
 
 
 def aligned(frame: pl.LazyFrame, schema: pl.Schema, keys: Sequence[str]) -> pl.LazyFrame:

@@ -15,6 +15,7 @@ import polars as pl
 from nscore._progress import bar
 from nscore._tables.disk import told
 from nscore._tables.runs import strictly_sorted
+from nscore._tables.scan import scan
 from nscore._tables.stretches import stretches
 from nscore.errors import SettingError, TableError
 from nscore.executors import Executor, Processes, make_executor
@@ -167,7 +168,7 @@ class _Part:
 
 def _scored(job: _Job) -> _Part:
     """Both tables of one shard."""
-    frame = pl.scan_parquet(list(job.files), glob=False, extra_columns="ignore").slice(job.start, job.length)
+    frame = scan(job.files).slice(job.start, job.length)
     keep = [job.weights] if job.weights else []
     sequences = score_sequences(frame, keep=keep, **job.options)
     named = {name: job.options[name] for name in ("metrics", "splits", "on_failure")}

@@ -1,7 +1,9 @@
-"""A real S3 server on loopback, the environment in which Polars and pyarrow find it, and what tests put there."""
+"""A real S3 server on loopback, the environment in which Polars and pyarrow find it, what tests put there, and who writes there."""
 
 import contextlib
 import os
+import subprocess
+import sys
 from unittest import mock
 
 import polars as pl
@@ -53,3 +55,8 @@ def simulated(neurons=3):
         },
         schema_overrides={"layer": pl.Int32},
     )
+
+
+def writer_of(file, size=24_000_000):
+    code = f"from nscore._tables.disk import *; from nscore._tables.stores import place; write_whole(place({str(file)!r}), b'n' * {size})"
+    return subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)

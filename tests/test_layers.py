@@ -15,6 +15,7 @@ PACKAGE = Path(nscore.__file__).parent
 ASKING = ["errors", "_retry", "exchange", "_prices", "_align", "_keep"]
 TABLES = [
     "_stores",
+    "_scan",
     "_disk",
     "_commits",
     "_progress",

@@ -14,7 +14,7 @@ import polars as pl
 import pytest
 from moto.s3.exceptions import AccessForbidden, InvalidPart
 from polars.testing import assert_frame_equal
-from store_server import SECRET, keys, put, serving, simulated
+from store_server import SECRET, keys, put, serving, simulated, writer_of
 
 import nscore as ns
 from nscore._sql.sql_polars import counts_as_sql
@@ -233,11 +233,6 @@ def stalled(monkeypatch):
     monkeypatch.setattr(moto.s3.models.S3Backend, "upload_part", stalls)
     yield reached, release
     release.set()
-
-
-def writer_of(file, size=24_000_000):
-    code = f"from nscore._tables.disk import *; from nscore._tables.stores import place; write_whole(place({str(file)!r}), b'n' * {size})"
-    return subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
 
 
 @pytest.mark.parametrize("before", [True, False])

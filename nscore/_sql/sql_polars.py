@@ -10,6 +10,7 @@ import polars as pl
 
 from nscore._sql.sql import Question, Token
 from nscore._sql.sql_types import INTEGERS, Opened, plain, settled, twice
+from nscore._tables.scan import scan
 from nscore.errors import QueryError
 from nscore.frames import FAULTS, Source
 
@@ -89,10 +90,8 @@ def _wide(given: Source) -> pl.LazyFrame:
     schema = given.schema()
     frame = given.frame
     if given.files:
-        frame = pl.scan_parquet(
-            list(given.files),
-            glob=False,
-            extra_columns="ignore",
+        frame = scan(
+            given.files,
             schema={name: plain(dtype) if dtype in INTEGERS else dtype for name, dtype in schema.items()},
             cast_options=pl.ScanCastOptions(integer_cast="upcast"),
         )

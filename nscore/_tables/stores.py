@@ -2,8 +2,9 @@
 
 Polars reads tables there, pyarrow does the rest. Both take endpoints, regions and keys from the environment
 (`AWS_ENDPOINT_URL`, `AWS_REGION`, `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, and `AWS_ALLOW_HTTP=true` for an endpoint
-without TLS; `AZURE_STORAGE_ACCOUNT_NAME`, `AZURE_STORAGE_ACCOUNT_KEY`, `AZURE_STORAGE_ENDPOINT`), and from nowhere else:
-an address holds neither.
+without TLS; `AZURE_STORAGE_ACCOUNT_NAME`, `AZURE_STORAGE_ACCOUNT_KEY`, `AZURE_STORAGE_ENDPOINT`;
+`GOOGLE_APPLICATION_CREDENTIALS`, or `STORAGE_EMULATOR_HOST` for a server that asks for none), and from nowhere else: an
+address holds neither.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from pathlib import Path
@@ -24,10 +26,12 @@ import pyarrow.fs  # type: ignore[import-untyped]
 from nscore._sending.retry import redact
 from nscore.errors import SettingError, StorageError, TableError
 
-__all__ = ["Place", "StorePath", "is_address", "is_in_store", "place", "said_of", "shown", "unreachable"]
+__all__ = ["Place", "StorePath", "emulator", "is_address", "is_in_store", "place", "said_of", "shown", "unreachable"]
 
 T = TypeVar("T")
 SCHEMES = ("s3", "gs", "az")
+# Google's own is a quarter of an hour, which looks like a hang to who has no keys.
+RETRIES = timedelta(seconds=30)
 FAULTS = (OSError, ValueError, pa.ArrowException)
 # Of uploads that go on, and of those that failed: one that is forgotten tries to complete its upload, and may succeed then.
 _STREAMS: list[Any] = []
@@ -187,7 +191,7 @@ class StorePath:
         Raises:
             SettingError: if the environment does not say what a store needs.
         """
-        environment = ((k, v) for k, v in os.environ.items() if k.startswith(("AWS_", "GOOGLE_", "AZURE_")))
+        environment = ((k, v) for k, v in os.environ.items() if k.startswith(("AWS_", "GOOGLE_", "AZURE_", "STORAGE_")))
         return _opened(self._scheme, self._key.split("/", maxsplit=1)[0], tuple(sorted(environment))), self._key
 
     @property
@@ -225,6 +229,17 @@ def is_in_store(path: object) -> bool:
     return str(path).startswith(tuple(f"{scheme}://" for scheme in SCHEMES))
 
 
+def emulator() -> str | None:
+    """The server that stands in for Google's, which knows no keys; None if none does.
+
+    Google's libraries read the same variable, some of them with `http://` and some without.
+    """
+    host = os.environ.get("STORAGE_EMULATOR_HOST", "").rstrip("/")
+    if not host:
+        return None
+    return host if "://" in host else f"http://{host}"
+
+
 def place(path: str | Place) -> Place:
     """A path of this machine, or a place in a store, of what a user wrote.
 
@@ -252,7 +267,8 @@ def said_of(error: BaseException) -> str:
     """What a store said, in a line and without keys."""
     # before lines are cut: an answer in XML may hold the key in any of them
     text = _without_options(redact(str(error), _secrets()))
-    return text.split("\n", maxsplit=1)[0].rstrip(". :")
+    # behind it Google's library says the same again
+    return text.split("\n", maxsplit=1)[0].split(" error_info=", maxsplit=1)[0].rstrip(". :")
 
 
 def unreachable(address: str, error: BaseException) -> TableError:
@@ -266,7 +282,12 @@ def unreachable(address: str, error: BaseException) -> TableError:
             "For an endpoint without TLS, set AWS_ALLOW_HTTP=true (AZURE_ALLOW_HTTP=true).",
         ),
         (
-            r"ACCESS_DENIED|AccessDenied|Forbidden|Unauthorized|\b40[13]\b|InvalidAccessKey|SignatureDoesNotMatch|credential",
+            r"OAuth2 access token",
+            "no permission",
+            "Set GOOGLE_APPLICATION_CREDENTIALS to the file of a key that may read it.",
+        ),
+        (
+            r"ACCESS_DENIED|PERMISSION_DENIED|UNAUTHENTICATED|AccessDenied|Forbidden|Unauthorized|\b40[13]\b|InvalidAccessKey|SignatureDoesNotMatch|credential",
             "no permission",
             "See whether the keys in the environment are right and may read it.",
         ),
@@ -287,6 +308,10 @@ def _secrets() -> list[str]:
 
 @lru_cache(16)
 def _opened(scheme: str, bucket: str, environment: tuple[tuple[str, str], ...]) -> Any:  # noqa: ANN401  (no types)
+    if scheme == "gs":
+        server = urlsplit(emulator() or "")
+        stands_in = {"anonymous": True, "endpoint_override": server.netloc, "scheme": server.scheme}
+        return pyarrow.fs.GcsFileSystem(retry_time_limit=RETRIES, **(stands_in if server.netloc else {}))
     if scheme != "az":
         return pyarrow.fs.FileSystem.from_uri(f"{scheme}://{bucket}")[0]
     there = dict(environment)

@@ -12,6 +12,7 @@ import polars as pl
 
 import nscore as ns
 from nscore._sending.prices import dollars
+from nscore._tables.scan import scan
 from nscore._tables.stores import Place
 from nscore.cli._backend import add_backend, backend_of, money
 from nscore.cli._common import add_by, add_executor, add_json, add_output, executor_of, names, print_json, table, write
@@ -206,7 +207,7 @@ def _report(arguments: argparse.Namespace, *files: Place) -> int:
 
 def _calls(file: Place) -> str:
     """What the calls came to, and why some failed."""
-    rows = pl.scan_parquet(str(file), glob=False)
+    rows = scan(str(file))
     failed = pl.col(STATUS) != OK
     sums = pl.col("prompt_tokens", "completion_tokens", "price").sum()
     told = rows.select(pl.len(), failed.sum().alias("failed"), pl.col("price").count().alias("priced"), sums).collect()

@@ -12,6 +12,7 @@ import msgspec
 import polars as pl
 
 from nscore._tables.batches import batches_of
+from nscore._tables.scan import store_options
 from nscore.errors import TableError
 from nscore.frames import FAULTS, source
 from nscore.importers._json import decoded
@@ -107,7 +108,9 @@ def _scanned(file: SourceFile, name: str, stack: contextlib.ExitStack) -> pl.Laz
         return source(path).frame
     if "://" not in path:
         _check_plain(file, path)
-    return pl.scan_csv(path, separator="\t" if name.endswith(".tsv") else ",", infer_schema=False, glob=False)
+    separator = "\t" if name.endswith(".tsv") else ","
+    store = store_options(path)
+    return pl.scan_csv(path, separator=separator, infer_schema=False, glob=False, storage_options=store)
 
 
 @contextlib.contextmanager
