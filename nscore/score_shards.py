@@ -8,9 +8,11 @@ from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import polars as pl
+import pyarrow as pa  # type: ignore[import-untyped]
+import pyarrow.ipc  # type: ignore[import-untyped]
 
 from nscore._progress import bar
 from nscore._tables.disk import told
@@ -108,7 +110,7 @@ def score_shards(
             parts = []
             with closing(crew.each(_scored, jobs)) as results:
                 for part in results:
-                    parts.append((pl.read_ipc(part.scores), pl.read_ipc(part.sequences)))
+                    parts.append((_unpacked(part.scores), _unpacked(part.sequences)))
                     step(part.rows)
     except TableError:
         # a shard knows neither the file nor the row: the whole table tells them
@@ -183,6 +185,12 @@ def _packed(job: _Job, name: str, table: pl.DataFrame) -> str | bytes:
     with told(file, "write"):
         table.write_ipc(file, compression="uncompressed")
     return str(file)
+
+
+def _unpacked(table: str | bytes) -> pl.DataFrame:
+    """The table, where it lies; Polars' own reader would copy it."""
+    content = pa.memory_map(table) if isinstance(table, str) else pa.BufferReader(table)
+    return cast("pl.DataFrame", pl.from_arrow(pyarrow.ipc.open_file(content).read_all()))
 
 
 def _together(

@@ -6,6 +6,7 @@ a type.
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 from typing import Any, NamedTuple
@@ -206,6 +207,7 @@ def _value(data: bytes, at: int, kind: int) -> tuple[Any, int]:
     return None, at + {1: 1, 2: 1, 3: 1, 7: 8, 13: 16}[kind]
 
 
+@functools.lru_cache(1 << 12)
 def _quick(number: bytes) -> int:
     """An integer that stands alone; at once if it is short, as nearly all are."""
     if len(number) > 4:

@@ -201,12 +201,13 @@ def _without_nan(content: bytes) -> bytes:
 
 def _identity(file: SourceFile, said: _Id, place: str) -> tuple[int | str, int]:
     """Layer and neuron; where the file does not say them, its path does: `{layer}/{neuron}.json`."""
-    path = PurePosixPath(file.path.split("?", 1)[0])
     layer = said.layer_index if said.layer_index is not None else said.layer
     neuron = said.neuron_index if said.neuron_index is not None else said.idx
-    layer = path.parent.name if layer is None else layer
-    if neuron is None and re.fullmatch("[0-9]{1,18}", path.stem):
-        neuron = int(path.stem)
+    if layer is None or neuron is None:
+        path = PurePosixPath(file.path.split("?", 1)[0])
+        layer = path.parent.name if layer is None else layer
+        if neuron is None and re.fullmatch("[0-9]{1,18}", path.stem):
+            neuron = int(path.stem)
     if neuron is None or layer == "":
         raise file.fault(
             "it does not say of which neuron it is (neuron_id), and its path is not LAYER/NEURON.json",
