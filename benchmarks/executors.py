@@ -30,6 +30,7 @@ from nscore.executors import Executor, Processes, Ray
 
 IN_FLIGHT = 8  # of each worker
 TOKENS = 8
+ROUNDS = 5
 
 
 class Here:
@@ -77,7 +78,7 @@ def scoring(neurons: int, metrics: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, {"POLARS_MAX_THREADS": "1"}):
         file = Path(folder, "simulated.parquet")
         rows.write(file, neurons)
-        for name, (workers, processors) in 3 * list(contenders.items()):
+        for name, (workers, processors) in ROUNDS * list(contenders.items()):
             os.sched_setaffinity(0, processors)  # the processes that begin have it, too
             started = time.perf_counter()
             ns.score_shards(file, metrics=metrics, executor=Processes(workers), leaks="allow")
