@@ -77,11 +77,10 @@ def counts(work: Path) -> tuple[int, int, int, int]:
     """Neurons, records, tokens and explanations of the tables in a folder."""
     there = {path.stem: _scanned(path) for path in work.glob("*.parquet")}
     keys = []
-    for frame in there.values():
-        columns = set(frame.collect_schema())
-        if {LAYER, NEURON} <= columns:
+    for name, frame in there.items():
+        if {LAYER, NEURON} <= set(frame.collect_schema()):
             # of tokens, the first of each record tells of its neuron
-            firsts = frame.filter(pl.col(POSITION) == 0) if POSITION in columns else frame
+            firsts = frame.filter(pl.col(POSITION) == 0) if name in (RECORDS.name, SIMULATED.name) else frame
             keys.append(firsts.select(LAYER, NEURON).unique().cast(pl.String))
     neurons = pl.concat(keys).unique().select(pl.len()).collect(engine="streaming").item() if keys else 0
     tokens = there.get(RECORDS.name, there.get(SIMULATED.name))

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from neuron_explainer.originals import neuron_content, results_content, same, simulation
+from original.originals import neuron_content, results_content, same, simulation
 
 import nscore as ns
 from nscore.neuron_explainer import (

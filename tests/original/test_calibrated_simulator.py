@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from neuron_explainer.originals import Fixed, simulation
+from original.originals import Fixed, simulation
 
 import nscore as ns
 from nscore.neuron_explainer import (

@@ -12,7 +12,7 @@ import sys
 import pytest
 from asking import answer, serve, value
 from model_server import ModelServer
-from neuron_explainer.originals import correlation, neuron_content, record_of, write
+from original.originals import correlation, neuron_content, record_of, write
 
 from nscore import neuron_explainer
 from nscore.neuron_explainer import (

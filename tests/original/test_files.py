@@ -10,7 +10,7 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from neuron_explainer.originals import neuron_content, record_of, results_content, write
+from original.originals import neuron_content, record_of, results_content, write
 
 import nscore as ns
 from nscore._sending.retry import Retries

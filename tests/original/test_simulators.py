@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 from asking import answer, is_asked, serve, value
 from model_server import ModelServer
-from neuron_explainer.originals import same
+from original.originals import same
 from simulation_tables import explained, record
 
 import nscore as ns
