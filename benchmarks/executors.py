@@ -17,10 +17,12 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Generator, Iterable
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import polars as pl
 import rows
 from workload import server, tables
 
@@ -84,11 +86,35 @@ def scoring(neurons: int, metrics: list[str]) -> None:
             ns.score_shards(file, metrics=metrics, executor=Processes(workers), leaks="allow")
             took_s[name].append(time.perf_counter() - started)
         os.sched_setaffinity(0, every)
+        worth = [2 * halves(file, metrics, neurons, 1) / halves(file, metrics, neurons, 2) for _ in range(ROUNDS)]
     print(f"{', '.join(metrics)}, {neurons:,} neurons; load {os.getloadavg()[0]:.1f}")
     two_s = statistics.median(took_s["two processes"])
     for name, each in took_s.items():
         said = ", ".join(f"{s:.2f}" for s in each)
         print(f"  {name:<30} {said} s, {statistics.median(each) / two_s:.2f} x two", flush=True)
+    said = ", ".join(f"{w:.2f}" for w in worth)
+    print(f"  two halves of the table at once, each on a processor, against one: two processors are worth {said}")
+
+
+def halves(file: Path, metrics: list[str], neurons: int, count: int) -> float:
+    """Seconds that processes which know nothing of each other take to score a half of the table each."""
+    rows_ = neurons * 320
+    started = time.perf_counter()
+    crew = [
+        get_context("spawn").Process(target=half, args=(file, metrics, i * rows_, rows_, processor))
+        for i, processor in enumerate(sorted(os.sched_getaffinity(0))[:count])
+    ]
+    for each in crew:
+        each.start()
+    for each in crew:
+        each.join()
+    return time.perf_counter() - started
+
+
+def half(file: Path, metrics: list[str], start: int, count: int, processor: int) -> None:
+    """Scores some rows on one processor."""
+    os.sched_setaffinity(0, {processor})
+    ns.score(pl.scan_parquet(file).slice(start, count), metrics=metrics, leaks="allow")
 
 
 def main() -> None:
