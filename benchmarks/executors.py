@@ -32,7 +32,7 @@ from nscore.executors import Executor, Processes, Ray
 
 IN_FLIGHT = 8  # of each worker
 TOKENS = 8
-ROUNDS = 5
+ROUNDS = 3
 
 
 class Here:
@@ -127,7 +127,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.scoring:
         scoring(307_200, ["ev_correlation_score", "rsquared_score", "absolute_dev_explained_score"])
-        scoring(20_000, ["ev_correlation_score", "spearman"])
+        scoring(60_000, ["ev_correlation_score", "spearman"])
         return
     requests = round(arguments.shard_s * IN_FLIGHT)
     nscore._running.plan.SHARD_ROWS = requests * TOKENS  # noqa: SLF001
