@@ -264,7 +264,8 @@ class _Parts:
         for name, frame in self.importer.tables(parsed).items() if parsed else ():
             (self.work / name).mkdir(exist_ok=True)
             written.append(self.work / name / f"part-{self.number:06d}-{self.count:04d}.parquet")
-            write_table(written[-1], frame, durable=False)  # all are made durable together, at the end
+            # all are made durable together, at the end; at level 1 a part is a thirtieth larger, and written a sixth sooner
+            write_table(written[-1], frame, durable=False, level=1)
         self.count += 1
         parsed.clear()
         return written

@@ -122,7 +122,7 @@ def _repeated(keys: Keys) -> Keys:
 
 def _crossing(keys: Keys, each: Sequence[int], again: Keys) -> Keys:
     """Of the keys that come again, those that are in several shards, each of which has so many."""
-    at = np.flatnonzero(np.isin(keys, again)) if len(again) else np.empty(0, dtype=np.intp)
+    at = np.flatnonzero(np.isin(keys, again, kind="sort")) if len(again) else np.empty(0, dtype=np.intp)
     shards = np.searchsorted(np.cumsum(each), at, side="right")
     order = np.argsort(keys[at], kind="stable")
     there, shards = keys[at][order], shards[order]

@@ -193,19 +193,24 @@ def write_whole(path: Place, content: bytes) -> str:
 
 
 def write_table(
-    path: Place, frame: pl.DataFrame | pl.LazyFrame, *, durable: bool = True, at_once: int | None = None
+    path: Place,
+    frame: pl.DataFrame | pl.LazyFrame,
+    *,
+    durable: bool = True,
+    at_once: int | None = None,
+    level: int | None = None,
 ) -> str:
     """Writes a table as Parquet, whole or not at all; gives its SHA-256. See `whole_file`.
 
     The same rows give the same bytes, however the frame's memory is cut into chunks. `at_once` rows of a lazy one are held,
-    and become a row group; as many as Polars likes, if left out.
+    and become a row group; as many as Polars likes, if left out. `level` is zstd's.
     """
     metadata = {FORMAT_KEY: str(FORMAT)}
     with whole_file(path, durable=durable) as out:
         if isinstance(frame, pl.DataFrame):
-            frame.rechunk().write_parquet(out, metadata=metadata)  # type: ignore[arg-type]
+            frame.rechunk().write_parquet(out, metadata=metadata, compression_level=level)  # type: ignore[arg-type]
         else:
-            frame.sink_parquet(out, metadata=metadata, row_group_size=at_once)  # type: ignore[call-overload]
+            frame.sink_parquet(out, metadata=metadata, row_group_size=at_once, compression_level=level)  # type: ignore[call-overload]
     return out.sha256
 
 
