@@ -188,8 +188,10 @@ def _packed(job: _Job, name: str, table: pl.DataFrame) -> str | bytes:
 
 
 def _unpacked(table: str | bytes) -> pl.DataFrame:
-    """The table, where it lies; Polars' own reader would copy it."""
+    """The table, where it lies; Polars' own reader would copy it. A file goes with the table."""
     content = pa.memory_map(table) if isinstance(table, str) else pa.BufferReader(table)
+    if isinstance(table, str):
+        Path(table).unlink()
     return cast("pl.DataFrame", pl.from_arrow(pyarrow.ipc.open_file(content).read_all()))
 
 
