@@ -16,6 +16,7 @@ import pytest
 from hostile_texts import HOSTILE
 from hypothesis import given
 from hypothesis import strategies as st
+from polars.testing.parametric import dataframes as frames
 from tables import QUICK
 
 from nscore._drawing.colours import LEVELS, SERIES, Limit, fill, ink
@@ -24,6 +25,7 @@ from nscore._drawing.heat import Record, Scales, record_html
 from nscore._drawing.markup import cut, tag, text, visible
 from nscore._drawing.numbers import ceiling, short, steps
 from nscore._drawing.plots import Bin, Box, boxes, calibration, histogram, shares, spread
+from nscore._drawing.table import plain_table
 from nscore._drawing.terminal import colours_of, record_lines, wide
 
 ANY = st.one_of(st.text(), st.sampled_from(HOSTILE), st.text(st.characters(categories=["Cs", "Cc", "Cf", "Co"])))
@@ -182,6 +184,24 @@ def test_a_terminal_shows_every_token_and_no_control_character_of_it(rows, width
         assert all(visible(cut(token, 24)).strip() in flat for token in tokens if len(token) > 1)
         limit = max(width, 6 + max(wide(visible(cut(t, 24))) for t in tokens) + 3)
         assert all(wide(line) <= limit for line in bare.splitlines())
+
+
+@QUICK
+@given(frames(max_cols=4, max_size=5, excluded_dtypes=[pl.Object]), st.integers(1, 70))
+def test_any_table_is_a_line_for_each_row_and_moves_no_cursor(frame, width):
+    lines = plain_table(frame, width=width).splitlines() if frame.width else []
+    assert len(lines) == (frame.height + 1 if frame.width else 0)
+    assert all(line.isprintable() or "\ufffd" in line for line in lines)
+    assert all(
+        wide(line) <= 1 + sum(2 + max(2 * width, wide(visible(name))) for name in frame.columns) for line in lines
+    )
+
+
+@pytest.mark.parametrize("given", HOSTILE)
+def test_a_hostile_text_stays_in_its_cell(given):
+    lines = plain_table(pl.DataFrame({"a": ["x", given], "n": [1, 2]}), width=20).split("\n")
+    assert [line[-1] for line in lines] == ["n", "1", "2"]
+    assert len({wide(line) for line in lines}) == 1
 
 
 def test_a_plain_terminal_shows_digits_under_the_tokens():

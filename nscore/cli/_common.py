@@ -1,4 +1,4 @@
-"""What several commands share: the flags that mean the same, the output folder, tables on the terminal."""
+"""What several commands share: the flags that mean the same, the output folder, summaries."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from nscore.executors import EXECUTORS, Executor, make_executor
 from nscore.intervals import Method
 from nscore.records import SIMULATOR
 
-__all__ = ["add_by", "add_intervals", "add_json", "add_output", "names", "print_json", "summarise", "table", "write"]
+__all__ = ["add_by", "add_intervals", "add_json", "add_output", "names", "print_json", "summarise", "write"]
 
 
 def add_by(parser: argparse.ArgumentParser, default: str) -> None:
@@ -82,23 +82,6 @@ def write(frame: pl.DataFrame | pl.LazyFrame, folder: Place, name: str, *, at_on
     with bar(name, "rows"):
         write_table(file, frame, at_once=at_once)
     return file
-
-
-def table(frame: pl.DataFrame, *, width: int = 60) -> str:
-    """A frame as plain text for the terminal."""
-    with pl.Config(
-        tbl_rows=-1,
-        tbl_cols=-1,
-        tbl_width_chars=1000,
-        fmt_str_lengths=width,
-        float_precision=3,
-        tbl_formatting="NOTHING",
-        tbl_hide_dataframe_shape=True,
-        tbl_hide_column_data_types=True,
-        tbl_hide_dtype_separator=True,
-        tbl_cell_numeric_alignment="RIGHT",
-    ):
-        return "\n".join(line.rstrip() for line in str(frame).splitlines())
 
 
 def summarise(scores: pl.DataFrame, metrics: Sequence[str]) -> pl.DataFrame:

@@ -7,7 +7,8 @@ from typing import get_args
 
 import polars as pl
 
-from nscore.cli._common import print_json, summarise, table, write
+from nscore._drawing.table import plain_table
+from nscore.cli._common import print_json, summarise, write
 from nscore.errors import SettingError
 from nscore.frames import Source
 from nscore.judgements import JUDGEMENT_SCORES, FailedJudgement, score_judgements
@@ -57,7 +58,7 @@ def score_judged(arguments: argparse.Namespace, judgements: Source) -> int:
     classes = ", ".join(f"{n:,} {c}" for c, n in sorted(failures.items(), key=lambda item: -item[1]) if n)
     if classes:
         print(f"without an answer: {classes}; {low:,} rows have less than 95% of theirs ({LOW_COVERAGE})")
-    print(f"\n{table(summary)}\n\nwrote {file}")
+    print(f"\n{plain_table(summary)}\n\nwrote {file}")
     return 0
 
 

@@ -8,8 +8,9 @@ from typing import get_args
 import polars as pl
 
 import nscore as ns
+from nscore._drawing.table import plain_table
 from nscore._tables.stores import place
-from nscore.cli._common import add_intervals, add_json, names, print_json, table, write
+from nscore.cli._common import add_intervals, add_json, names, print_json, write
 from nscore.metrics import DEFAULT
 from nscore.records import EXPLANATION_ID, Split
 
@@ -72,7 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"  {name.removeprefix('mean_').replace('_', ' '):<16} {told_as(value)}")
     print("\nThe first, by the score that was told:\n")
     shown = found.sort(told, descending=True, nulls_last=True).head(SHOWN)
-    print(table(shown.rename(lambda c: c.removeprefix(f"{arguments.metric}_"))))
+    print(plain_table(shown.rename(lambda c: c.removeprefix(f"{arguments.metric}_"))))
     if files:
         print()
     for file in files:

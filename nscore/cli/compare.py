@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 
 import nscore as ns
+from nscore._drawing.table import plain_table
 from nscore._tables.stores import place
-from nscore.cli._common import add_by, add_intervals, add_json, names, print_json, table, write
+from nscore.cli._common import add_by, add_intervals, add_json, names, print_json, write
 from nscore.compare import difference
 from nscore.metrics import CATALOGUE, DEFAULT
 from nscore.records import N_SEQUENCES
@@ -76,9 +77,9 @@ def run(arguments: argparse.Namespace) -> int:
         f"{counts['records']:,} records; {counts['unmatched_records']:,} records scored on one side alone are left out"
     )
     print("\nA less B; wins are A's:\n")
-    print(table(found.summary))
+    print(plain_table(found.summary))
     print(f"\nThe largest differences of {first}:\n")
-    print(table(largest.rename(lambda c: c.removeprefix(f"{difference(first)}_").removeprefix(f"{first}_"))))
+    print(plain_table(largest.rename(lambda c: c.removeprefix(f"{difference(first)}_").removeprefix(f"{first}_"))))
     if files:
         print()
     for file in files:

@@ -7,9 +7,10 @@ import argparse
 import polars as pl
 
 import nscore as ns
+from nscore._drawing.table import plain_table
 from nscore._progress import bar
 from nscore._tables.stores import Place
-from nscore.cli._common import add_executor, add_json, add_output, executor_of, print_json, summarise, table, write
+from nscore.cli._common import add_executor, add_json, add_output, executor_of, print_json, summarise, write
 from nscore.executors import make_executor
 from nscore.metrics import DEFAULT
 from nscore.records import EXPLANATION, LAYER, NEURON, SIMULATOR
@@ -58,9 +59,9 @@ def run(arguments: argparse.Namespace) -> int:
     neurons = records.select(LAYER, NEURON).n_unique()
     print(f"{neurons} MLP neurons of all-MiniLM-L6-v2, {records.height:,} tokens of real activations.")
     print("Each explanation was written from the train records alone and is scored on valid and test.\n")
-    print(table(summarise(scores, [PREFERRED]).drop("n")))
+    print(plain_table(summarise(scores, [PREFERRED]).drop("n")))
     print(f"\nThe best and the worst explanations ({PREFERRED}; chance: the same with another neuron's explanation):\n")
-    print(table(pl.concat([ranked.head(6), ranked.tail(3)]), width=70))
+    print(plain_table(pl.concat([ranked.head(6), ranked.tail(3)]), width=70))
     print(f"\nThe tables lie in {out}/ as Parquet. Look at")
     print(f"  {out}/scores.parquet           one row an explanation and simulator")
     print(f"  {out}/sequence_scores.parquet  one row a record, with the moments that pooled scores merge")

@@ -6,7 +6,8 @@ import argparse
 
 import polars as pl
 
-from nscore.cli._common import add_json, print_json, table
+from nscore._drawing.table import plain_table
+from nscore.cli._common import add_json, print_json
 from nscore.metrics import CATALOGUE, DEFAULT
 
 __all__ = ["configure", "markdown", "run"]
@@ -37,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json(rows)
     else:
-        print(table(rows, width=200))
+        print(plain_table(rows, width=200))
     return 0
 
 

@@ -12,11 +12,10 @@ from typing import get_args
 import polars as pl
 
 import nscore as ns
+from nscore._drawing.table import plain_table
 from nscore._sql.cookbook import cookbook
-from nscore._sql.sql import printable
 from nscore._tables.disk import make_folder, write_table, write_whole
 from nscore._tables.stores import Place, place
-from nscore.cli._common import table
 from nscore.query import Engine
 
 __all__ = ["configure", "run"]
@@ -91,9 +90,7 @@ def _listing(folder: str) -> pl.DataFrame:
 
 def _show(answer: pl.DataFrame) -> None:
     shown = answer.head(ROWS)
-    texts = [name for name, dtype in shown.schema.items() if dtype == pl.String]
-    shown = shown.with_columns(pl.col(texts).map_elements(printable, return_dtype=pl.String) if texts else [])
-    print(table(shown.rename({name: printable(name) for name in shown.columns}), width=200))
+    print(plain_table(shown, width=200))
     if answer.height > ROWS:
         print(f"({ROWS:,} of {answer.height:,} rows: --format csv, json or parquet has all)", file=sys.stderr)
 

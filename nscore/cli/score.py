@@ -9,6 +9,7 @@ from typing import get_args
 import polars as pl
 
 import nscore as ns
+from nscore._drawing.table import plain_table
 from nscore.cli._common import (
     add_by,
     add_executor,
@@ -19,7 +20,6 @@ from nscore.cli._common import (
     names,
     print_json,
     summarise,
-    table,
     write,
 )
 from nscore.cli._judged import POLICIES, are_judgements, score_judged
@@ -161,7 +161,7 @@ def report(scores: pl.DataFrame, metrics: list[str], *, as_json: bool, files: Se
     if any(failures.values()):
         print(lost(counts, low, failures))
     print()
-    print(table(summary))
+    print(plain_table(summary))
     print()
     for file in files:
         print(f"wrote {file}")

@@ -11,11 +11,12 @@ from typing import Any
 import polars as pl
 
 import nscore as ns
+from nscore._drawing.table import plain_table
 from nscore._sending.prices import dollars
 from nscore._tables.scan import scan
 from nscore._tables.stores import Place
 from nscore.cli._backend import add_backend, backend_of, money
-from nscore.cli._common import add_by, add_executor, add_json, add_output, executor_of, names, print_json, table, write
+from nscore.cli._common import add_by, add_executor, add_json, add_output, executor_of, names, print_json, write
 from nscore.errors import SettingError
 from nscore.frames import reading, source
 from nscore.records import OK, SIMULATOR, STATUS
@@ -198,7 +199,7 @@ def _report(arguments: argparse.Namespace, *files: Place) -> int:
     if arguments.json:
         print_json({"tokens": counts, "files": list(files)})
     else:
-        print(table(counts))
+        print(plain_table(counts))
         for requests in files[1:]:
             print(f"\n{_calls(requests)}")
         print(f"\nwrote {' and '.join(map(str, files))}")
@@ -219,5 +220,5 @@ def _calls(file: Place) -> str:
         # the first words tell the kind: what follows is about one request
         why = pl.col("error").str.slice(0, 60).alias("why")
         worst = rows.filter(failed).group_by(STATUS, why).len("requests").sort("requests", descending=True).head(5)
-        lines.append(table(worst.collect()))
+        lines.append(plain_table(worst.collect()))
     return "\n".join(lines)
