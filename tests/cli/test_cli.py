@@ -167,7 +167,7 @@ def test_the_same_exit_codes_without_a_traceback_from_a_process():
         ("nscore.cli.calibrate.with_fits", "calibrate simulated.parquet -o out"),
         ("nscore.score_sequences", "score simulated.parquet -o out"),
         ("nscore.simulate", "demo -o out"),
-        ("nscore.cli.metrics.table", "metrics"),
+        ("nscore.cli.metrics.plain_table", "metrics"),
     ],
 )
 def test_ctrl_c_is_exit_code_130_and_one_line(capsys, monkeypatch, called, arguments):
