@@ -146,12 +146,8 @@ def _begin(work: bytes) -> None:
     # Ctrl-C goes to every process of a terminal; the first of them ends the others
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    # What the jobs need is imported before the first of them comes. The collector looks through none of it: not while it
-    # is imported (a fifth of the time), nor again and again afterwards (a tenth of the work of an import).
-    gc.disable()
-    pickle.loads(work)  # noqa: S301 (what the session itself packed)
-    gc.freeze()
-    gc.enable()
+    pickle.loads(work)  # noqa: S301 (what the session itself packed; with it, all that jobs need is imported)
+    gc.freeze()  # and it stays: it is a tenth of the work of an import to look through it again and again
 
 
 def _end_with_parent() -> None:

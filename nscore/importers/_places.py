@@ -15,8 +15,6 @@ from urllib.parse import urlsplit
 
 import pyarrow.fs  # type: ignore[import-untyped]
 
-from nscore._sending.fetching import fetched
-from nscore._sending.loop import run_to_end
 from nscore._tables.stores import StorePath, is_in_store, said_of, shown
 from nscore.errors import SourceError
 
@@ -173,6 +171,10 @@ def _content(path: str, query: str) -> bytes:
         with open(path, "rb", buffering=0) as file:  # noqa: PTH123  (thousands of files a second)
             return file.readall()
     if urlsplit(path).scheme in {"http", "https"}:
+        # a client of HTTP takes a fifth as long to import as all else, in each process, and few files are fetched
+        from nscore._sending.fetching import fetched  # noqa: PLC0415
+        from nscore._sending.loop import run_to_end  # noqa: PLC0415
+
         content = run_to_end(lambda: fetched(path + query, largest=LARGEST_DOWNLOAD))
         if content is None:
             raise FileNotFoundError(errno.ENOENT, "status 404: there is no such file")
