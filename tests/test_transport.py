@@ -32,6 +32,12 @@ CARRIERS = ["httpx"] + ["aiohttp"] * (importlib.util.find_spec("httpx_aiohttp") 
 PROXIES = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"]
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _quick_collector():
+    gc.collect()
+    gc.freeze()  # each test here looks for what it left, not for what was there before
+
+
 @pytest.fixture(autouse=True)
 def _no_proxies(monkeypatch):
     for name in PROXIES:

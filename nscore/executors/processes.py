@@ -6,7 +6,6 @@ import contextlib
 import gc
 import itertools
 import os
-import pickle
 import signal
 import threading
 import time
@@ -96,12 +95,14 @@ class Processes:
                 pool.shutdown(cancel_futures=True)
 
     def _pool(self, work: Callable[[J], R]) -> ProcessPoolExecutor:
-        """Processes that begin now, while whoever asks for them looks for the first jobs."""
-        pool = ProcessPoolExecutor(
-            self.workers, mp_context=get_context("spawn"), initializer=_begin, initargs=(pickle.dumps(work),)
-        )
-        for _ in range(self.workers):
-            pool.submit(_nothing)
+        """Processes that begin now, and import what the work needs, while whoever asks for them looks for the first jobs."""
+        pool = ProcessPoolExecutor(self.workers, mp_context=get_context("spawn"), initializer=_begin, initargs=(work,))
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # they inherit it, until they ignore it
+        try:
+            for _ in range(self.workers):
+                pool.submit(_nothing)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return pool
 
 
@@ -142,12 +143,12 @@ def _threads(number: int) -> Iterator[None]:
 def _nothing() -> None: ...
 
 
-def _begin(work: bytes) -> None:
+def _begin(_: object) -> None:
     # Ctrl-C goes to every process of a terminal; the first of them ends the others
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    pickle.loads(work)  # noqa: S301 (what the session itself packed; with it, all that jobs need is imported)
-    gc.freeze()  # and it stays: it is a tenth of the work of an import to look through it again and again
+    gc.freeze()  # what was imported stays: it is a tenth of the work of an import to look through it again and again
 
 
 def _end_with_parent() -> None:
