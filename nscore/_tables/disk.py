@@ -9,6 +9,7 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Literal
 
 import polars as pl
 
@@ -198,19 +199,19 @@ def write_table(
     *,
     durable: bool = True,
     at_once: int | None = None,
-    level: int | None = None,
+    compression: Literal["zstd", "lz4"] = "zstd",
 ) -> str:
     """Writes a table as Parquet, whole or not at all; gives its SHA-256. See `whole_file`.
 
     The same rows give the same bytes, however the frame's memory is cut into chunks. `at_once` rows of a lazy one are held,
-    and become a row group; as many as Polars likes, if left out. `level` is zstd's.
+    and become a row group; as many as Polars likes, if left out.
     """
     metadata = {FORMAT_KEY: str(FORMAT)}
     with whole_file(path, durable=durable) as out:
         if isinstance(frame, pl.DataFrame):
-            frame.rechunk().write_parquet(out, metadata=metadata, compression_level=level)  # type: ignore[arg-type]
+            frame.rechunk().write_parquet(out, metadata=metadata, compression=compression)  # type: ignore[arg-type]
         else:
-            frame.sink_parquet(out, metadata=metadata, row_group_size=at_once, compression_level=level)  # type: ignore[call-overload]
+            frame.sink_parquet(out, metadata=metadata, row_group_size=at_once, compression=compression)  # type: ignore[call-overload]
     return out.sha256
 
 

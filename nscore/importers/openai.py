@@ -225,20 +225,19 @@ def _flattened(file: SourceFile, said: _File[Any], layer: int | str, neuron: int
     lengths: list[int] = []
     records: list[_Activations] = []
     for stratum, where, group in _groups(said):
-        for rank, record in enumerate(group):
-            n = len(record.tokens)
-            if n != len(record.activations):
-                raise file.fault(
-                    f"{n} tokens and {len(record.activations)} activations",
-                    place=" ".join(filter(None, [place, f"$.{where}[{rank}]"])),
-                    mend="Expected one activation a token: mend the file, or leave it out (--on-error skip).",
-                )
-            if not n:
-                continue
-            strata.append(stratum)
-            ranks.append(rank)
-            lengths.append(n)
-            records.append(record)
+        sizes = [len(record.tokens) for record in group]
+        if sizes != [len(record.activations) for record in group]:
+            rank = next(i for i, record in enumerate(group) if sizes[i] != len(record.activations))
+            raise file.fault(
+                f"{sizes[rank]} tokens and {len(group[rank].activations)} activations",
+                place=" ".join(filter(None, [place, f"$.{where}[{rank}]"])),
+                mend="Expected one activation a token: mend the file, or leave it out (--on-error skip).",
+            )
+        full = [rank for rank, size in enumerate(sizes) if size]
+        strata += [stratum] * len(full)
+        ranks += full
+        lengths += filter(None, sizes)
+        records += [record for record in group if record.tokens]
     values = list(chain.from_iterable([record.activations for record in records]))
     activations = finite(values)
     tokens = pl.Series(list(chain.from_iterable([record.tokens for record in records])), dtype=pl.String)
