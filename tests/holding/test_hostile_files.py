@@ -72,7 +72,7 @@ def test_a_file_that_is_cut_off_or_has_a_byte_turned_ends_no_process(readers, tm
 @pytest.mark.parametrize("table", TABLES)
 def test_no_cut_and_no_turned_byte_ends_a_process(readers, tmp_path, capsys, table, writer):
     whole = written(small_tables()[table], tmp_path, "whole", **WRITERS[writer])
-    # EVERY_BYTE=1: all of them, for hours
+    # EVERY_BYTE=1: all of them, for about an hour
     orders = spoilt(whole, None if "EVERY_BYTE" in os.environ else 400)
     for order in orders:
         readers.read(table, order, of=str(tmp_path / "whole.parquet"), **order)
