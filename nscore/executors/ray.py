@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
@@ -17,6 +18,7 @@ J = TypeVar("J")
 R = TypeVar("R")
 
 ATTEMPTS = 3
+PATIENCE_S = 15.0
 
 
 @executor("ray")
@@ -24,7 +26,8 @@ ATTEMPTS = 3
 class Ray:
     """Works on a Ray cluster, a task a job; tasks of lost workers are run again.
 
-    What jobs read and write must be to be reached from every machine: a shared folder, or an object store.
+    What jobs read and write must be to be reached from every machine: a shared folder, or an object store. Where it all
+    ends early, the jobs that are out, two a worker at most, are waited for, up to 15 seconds.
 
     Args:
         workers: how many jobs at a time; as many as the cluster has processors, if left out.
@@ -80,8 +83,21 @@ class Ray:
                 waiting.extend(task.remote(job) for job in itertools.islice(rest, 1))
                 yield result
         finally:
-            for each in waiting:  # not by force: where a task ends in that moment, Ray takes this process down with it
-                ray.cancel(each)
+            _let_end(list(waiting))
+
+
+def _let_end(tasks: list[Any]) -> None:
+    """Waits for tasks whose results nobody wants.
+
+    They are not cancelled: where one ends in that very moment, Ray takes this process down with it.
+    """
+    ray = _ray()
+    if not tasks or not ray.is_initialized():
+        return
+    done, _ = ray.wait(tasks, num_returns=len(tasks), timeout=PATIENCE_S)
+    for each in done:
+        with contextlib.suppress(ray.exceptions.RayError):
+            ray.get(each)  # an error that nobody fetches would be printed
 
 
 def _ray() -> Any:  # noqa: ANN401  (a module that need not be there)

@@ -60,6 +60,18 @@ def test_an_error_of_the_work_is_the_same_error_here(any_executor):
         next(results)
 
 
+def test_work_that_ends_in_the_middle_of_its_jobs_again_and_again_ends_nothing_else(request):
+    crew = made("ray", request)
+    for _ in range(40):  # tasks that end while they are cancelled took this process down about one time in twenty
+        results = crew.each(work.failing, range(9))
+        assert [next(results) for _ in range(3)] == [0, 1, 2]
+        with pytest.raises(TableError):
+            next(results)
+        closed = crew.each(work.squared, range(40))
+        next(closed)
+        closed.close()
+
+
 def test_a_job_whose_worker_was_killed_is_done_again(others, tmp_path):
     jobs = [(n, str(tmp_path)) for n in range(6)]
     assert list(others.each(work.killed_once, jobs)) == list(range(6))
