@@ -162,6 +162,7 @@ class _Told:
 
     left_out: Counter[str] = field(default_factory=Counter)
     skipped: list[tuple[str, str]] = field(default_factory=list)
+    written: list[Path] = field(default_factory=list)
     read: int = 0
 
 
@@ -189,11 +190,11 @@ def _all_read(
     told = _Told()
     jobs = (_Job(importer, chunk, work, number, on_error) for number, chunk in enumerate(_chunks(files)))
     with bar("import", "files", lambda: len(files)) as done, closing(executor.each(_read, jobs)) as parts:
-        for number, part in enumerate(parts):
+        for part in parts:
             told.left_out += part.left_out
             told.skipped += part.skipped
             done(part.read)
-            sync_files(sorted(work.glob(f"*/{_part(number, '*')}")))  # nobody waits for it: the workers read on
+            sync_files(part.written)  # nobody waits for it: the workers read on
     return told
 
 
@@ -229,7 +230,7 @@ def _read(job: _Job) -> _Told:
                     own.append(parsed.content)
                     rows += parsed.rows
                 if rows >= PART_ROWS:
-                    parts.write(held)
+                    told.written += parts.write(held)
                     written += parts.write(own)
                     height = rows = 0
         except SourceError as error:
@@ -240,13 +241,14 @@ def _read(job: _Job) -> _Told:
                 part.unlink()
         else:
             told.left_out += left_out
+            told.written += written
             held += own
             height += rows
         told.read += 1
         if height >= PART_ROWS:
-            parts.write(held)
+            told.written += parts.write(held)
             height = 0
-    parts.write(held)
+    told.written += parts.write(held)
     return told
 
 
@@ -264,13 +266,9 @@ class _Parts:
         written = []
         for name, frame in self.importer.tables(parsed).items() if parsed else ():
             (self.work / name).mkdir(exist_ok=True)
-            written.append(self.work / name / _part(self.number, f"{self.count:04d}"))
+            written.append(self.work / name / f"part-{self.number:06d}-{self.count:04d}.parquet")
             # the session makes it durable; with lz4 it is a quarter larger, and written a tenth, read a third sooner
             write_table(written[-1], frame, durable=False, compression="lz4")
         self.count += 1
         parsed.clear()
         return written
-
-
-def _part(number: int, of: str) -> str:
-    return f"part-{number:06d}-{of}.parquet"
