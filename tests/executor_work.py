@@ -48,3 +48,8 @@ def threads(_job):
     import polars as pl
 
     return pl.thread_pool_size()
+
+
+def processors(_job):
+    time.sleep(0.05)
+    return tuple(sorted(os.sched_getaffinity(0)))

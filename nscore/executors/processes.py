@@ -44,7 +44,8 @@ class Processes:
     """Works in processes of this machine.
 
     They begin afresh (`spawn`), which takes about half a second; a script that starts them needs
-    `if __name__ == "__main__":` around what it does. Polars shares the processors out among them.
+    `if __name__ == "__main__":` around what it does. The processors are shared out among them: each works on its own ones
+    (Linux), with as many threads of Polars; where `POLARS_MAX_THREADS` says another number, on any.
 
     Args:
         workers: how many; as many as there are processors, if left out.
@@ -99,8 +100,9 @@ class Processes:
         pool = ProcessPoolExecutor(self.workers, mp_context=get_context("spawn"), initializer=_begin, initargs=(work,))
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # they inherit it, until they ignore it
         try:
-            for _ in range(self.workers):
-                pool.submit(_nothing)
+            for share in _shares(self.workers):
+                with _held_to(share):  # they inherit that, too: what one thread decodes the next finds in the cache
+                    pool.submit(_nothing)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return pool
@@ -138,6 +140,28 @@ def _threads(number: int) -> Iterator[None]:
         yield
     finally:
         os.environ.pop(THREADS, None)
+
+
+def _shares(workers: int) -> list[set[int]]:
+    """The processors of each worker: its part of all; none are named where they, or the threads, do not come out even."""
+    mine = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_setaffinity") else []  # macOS has none
+    if os.environ[THREADS] != str(len(mine) // workers):
+        return [set()] * workers
+    return [set(mine[i * len(mine) // workers : (i + 1) * len(mine) // workers]) for i in range(workers)]
+
+
+@contextlib.contextmanager
+def _held_to(processors: set[int]) -> Iterator[None]:
+    """The calling thread, and what it begins, takes these processors, if any are named."""
+    if not processors:
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, processors)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def _nothing() -> None: ...

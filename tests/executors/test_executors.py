@@ -92,6 +92,19 @@ def test_processes_share_the_processors_out(monkeypatch):
     assert set(Processes(2).each(work.threads, range(2))) == {1}
 
 
+def test_each_process_keeps_to_its_own_processors_where_all_are_given_out(monkeypatch):
+    monkeypatch.delenv("POLARS_MAX_THREADS", raising=False)
+    mine = os.sched_getaffinity(0)
+    if len(mine) < 2:
+        pytest.skip("one processor")
+    first, second = sorted(set(Processes(2).each(work.processors, range(8))))
+    assert set(first) | set(second) == mine
+    assert not set(first) & set(second)
+    assert os.sched_getaffinity(0) == mine
+    monkeypatch.setenv("POLARS_MAX_THREADS", str(len(mine)))
+    assert set(Processes(2).each(work.processors, range(8))) == {tuple(sorted(mine))}
+
+
 def test_executors_are_made_by_name():
     assert list(EXECUTORS)[:3] == ["local", "processes", "ray"]
     assert isinstance(make_executor("local", workers=None), Local)
