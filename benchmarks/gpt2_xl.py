@@ -22,7 +22,7 @@ from itertools import islice
 from pathlib import Path
 
 import polars as pl
-from schedule import Faults, Found, Hosted, Server, Sizes, simulated
+from schedule import SHARD, Faults, Found, Hosted, Server, Sizes, simulated
 
 import nscore as ns
 from nscore._running.plan import Plan
@@ -275,11 +275,10 @@ def run(
     workers: int = 1,
     faults: Faults | None = None,
 ) -> Found:
-    """A stretch of a run: 24 times what is in flight or `most`, but three of its neurons at least for each server."""
+    """A stretch of a run: 24 times what is in flight or `most`, but three of its neurons for each server, two shards for each worker."""
     concurrency = round(in_flight * server.slots * number)
-    neurons = kind.many(stretch * min(most, 24 * concurrency), 3 * number)
-    shard = max(1, min(51, len(neurons) // (4 * workers)))  # four for each worker, where so few are not a whole shard
-    return simulated(neurons, server, number, concurrency=concurrency, workers=workers, shard=shard, faults=faults)
+    neurons = kind.many(stretch * min(most, 24 * concurrency), 3 * number if workers == 1 else 2 * SHARD * workers)
+    return simulated(neurons, server, number, concurrency=concurrency, workers=workers, faults=faults)
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ from unittest import mock
 
 import nscore as ns
 from nscore._running.engine import BUSY
-from nscore._running.fleet import Fleet, Visit
+from nscore._running.fleet import Fleet, Turns, Visit
 from nscore._running.options import Options
 from nscore._running.shares import shared
 from nscore._sending.limits import Concurrency, Pace, RealClock
@@ -27,9 +27,10 @@ from nscore._sending.transport import Answer
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-__all__ = ["Faults", "Found", "Hosted", "Server", "Sizes", "simulated"]
+__all__ = ["SHARD", "Faults", "Found", "Hosted", "Server", "Sizes", "simulated"]
 
 REFUSED_S = 0.05
+SHARD = 51  # neurons: 2^15 rows, in a run of 640 a neuron
 KNOWN = 256  # explanations whose prompts a server's cache holds
 
 
@@ -219,7 +220,7 @@ def simulated(
     *,
     concurrency: int,
     workers: int = 1,
-    shard: int = 51,
+    shard: int = SHARD,
     faults: Faults | None = None,
     hosted: Hosted | None = None,
     attempts: int = 8,
@@ -232,7 +233,7 @@ def simulated(
         number: how many there are.
         concurrency: the most requests in flight, of all workers together.
         workers: processes of nscore; several take a shard each, one after another.
-        shard: how many neurons are in one: 2^15 rows in a run of 640 a neuron.
+        shard: how many neurons are in one.
         faults: what goes wrong.
         hosted: limits that are kept.
         attempts: tries of a request.
@@ -264,14 +265,16 @@ async def _run(  # noqa: PLR0917  (what `simulated` was told)
     backend = ns.Servers(members) if number > 1 else members[0]
     share = shared(options, workers)
     paces = (share.requests_per_minute, share.tokens_per_minute)
-    shards = iter([neurons] if workers == 1 else [neurons[i : i + shard] for i in range(0, len(neurons), shard)])
+    parts = [neurons] if workers == 1 else [neurons[i : i + shard] for i in range(0, len(neurons), shard)]
+    shards = iter(enumerate(parts))
     start = clock.now()
 
     async def carry_out() -> None:
         borne = None
-        for part in shards:
+        for index, part in shards:
             with mock.patch("nscore._running.fleet.Transport", lambda address, *_, **__: machines[address]):
                 fleet = Fleet(backend, timeout_s=share.timeout_s, clock=clock)
+            fleet.go_on_after(index * len(part))
             client = _Client(
                 Concurrency(share.concurrency) if borne is None else Concurrency(share.concurrency, start=borne),
                 fleet,
@@ -282,12 +285,20 @@ async def _run(  # noqa: PLR0917  (what `simulated` was told)
                 found,
                 start,
             )
-            requests = ((about, sizes) for about, each in part for sizes in each)
+            requests = _in_turn(part, fleet.at_once)
             await asyncio.gather(*(_work(client, requests) for _ in range(2 * share.concurrency + 64)))
             borne = client.gate.limit
 
     await asyncio.gather(*(carry_out() for _ in range(workers)))
     return found
+
+
+def _in_turn(part: Sequence[tuple[str, Sequence[Sizes]]], at_once: int) -> Iterator[tuple[str, Sizes]]:
+    """The requests as `Engine._feed` takes them."""
+    turns: Turns[tuple[str, Sizes]] = Turns(at_once)
+    for about, each in part:
+        yield from turns.add([(about, sizes) for sizes in each])
+    yield from turns.rest()
 
 
 async def _work(client: _Client, requests: Iterator[tuple[str, Sizes]]) -> None:

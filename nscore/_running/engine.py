@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from functools import partial
+from itertools import groupby, repeat
+from typing import TypeAlias
 
 from nscore._running.filling import Fared, Filling, Settled
-from nscore._running.fleet import Fleet, Visit
+from nscore._running.fleet import Fleet, Turns, Visit
 from nscore._running.options import Options
 from nscore._running.reading import Beside, cut_down, parsed, recalled
 from nscore._running.shards import Request, Shards
@@ -32,6 +34,8 @@ from nscore.records import NOT_RUN, OK, Status
 
 __all__ = ["Engine", "Tally"]
 
+# A request on its way: what it fills, its place there, and whether it is the first of its key.
+_Item: TypeAlias = tuple[Filling, int, Request, bool]
 # Requests that wait between the plan and the crew, and shards that may be open at once.
 QUEUED, OPEN_SHARDS = 256, 24
 # Servers that say so refuse for load.
@@ -90,7 +94,7 @@ class Engine:
         self._money = asyncio.Event()
         self._fleet = Fleet(backend, timeout_s=options.timeout_s, clock=clock)
         self._parser = Beside()
-        self._queue: asyncio.Queue[tuple[Filling, int, Request, bool] | None] = asyncio.Queue(QUEUED)
+        self._queue: asyncio.Queue[_Item | None] = asyncio.Queue(QUEUED)
         self._open = asyncio.Semaphore(OPEN_SHARDS)
         # Beyond those in flight, some wait for the disk, for the parser or to try again.
         self._crew = 2 * options.concurrency + 64
@@ -128,6 +132,7 @@ class Engine:
 
     async def _feed(self, group: asyncio.TaskGroup) -> None:
         shards = self._plan.shards()
+        turns: Turns[_Item] = Turns(self._fleet.at_once)
         while (shard := await in_thread(lambda: next(shards, None), stop=self._plan.stop)) is not None:
             # the first of a key has its row of `requests`, whatever order the answers come in
             firsts = [self._is_first(request) for request in shard.requests]
@@ -135,6 +140,8 @@ class Engine:
                 self._count(OK, sum(firsts))
                 continue
             await in_thread(partial(self._place.begin, shard))
+            if self._open.locked():  # some of them wait for their turn: none would be full
+                await self._send(turns.rest())
             await self._open.acquire()
             filling = Filling(
                 shard, replicates=self._plan.questions.replicates, distribution=self._options.distribution
@@ -142,10 +149,18 @@ class Engine:
             requests, shard.requests = shard.requests, []
             if not requests:
                 group.create_task(self._write(filling))
-            for place, (request, first) in enumerate(zip(requests, firsts, strict=True)):
-                await self._queue.put((filling, place, request, first))
+            items = zip(repeat(filling), range(len(requests)), requests, firsts)
+            explanations = [list(each) for _, each in groupby(items, key=lambda item: item[2].group.explanation)]
+            self._fleet.go_on_after(shard.index * len(explanations))  # shards have about equally many
+            for each in explanations:
+                await self._send(turns.add(each))
+        await self._send(turns.rest())
         for _ in range(self._crew):
             await self._queue.put(None)
+
+    async def _send(self, items: Iterator[_Item]) -> None:
+        for item in items:
+            await self._queue.put(item)
 
     def _is_first(self, request: Request) -> bool:
         short = _short(request.key)

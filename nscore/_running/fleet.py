@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
+from typing import Generic, TypeVar
 
 from nscore._sending.limits import Breaker, Clock
 from nscore._sending.transport import Answer, Transport
 from nscore.backends import Backend, members_of
 
-__all__ = ["Fleet", "Visit"]
+__all__ = ["Fleet", "Turns", "Visit"]
+
+T = TypeVar("T")
 
 # Where another can answer, a server need not fail often to be set aside.
 AFTER = 5
@@ -18,17 +23,51 @@ LOOKED_S = 0.2
 # What a server may have in flight, of its share, when an explanation is given to it, and when what is about its own goes to
 # others; so few at once are no burden to any server.
 LIGHT, CROWDED, FEW = 1.25, 1.5, 16
+MOST_TURNS = 4  # of explanations for each server, whose requests are held
 HOMES = 1 << 12  # explanations of which it is known where they belong
+
+
+class Turns(Generic[T]):
+    """In which order requests are to be sent, so that each server has some that are its own.
+
+    Some explanations take turns. One after another, each of many requests would be more than its home can bear, and nothing
+    to do for all other servers but to help it, though they do not know its prompt.
+
+    Args:
+        at_once: how many take turns; see `Fleet.at_once`.
+    """
+
+    def __init__(self, at_once: int) -> None:
+        self._at_once = at_once
+        self._turns: deque[Iterator[T]] = deque()
+
+    def add(self, requests: Iterable[T]) -> Iterator[T]:
+        """Takes the requests of one more explanation; gives those whose turn it is before the next one is needed."""
+        self._turns.append(iter(requests))
+        while len(self._turns) == self._at_once:
+            yield from self._turn()
+
+    def rest(self) -> Iterator[T]:
+        """Those that are left, where no further explanation comes for now."""
+        while self._turns:
+            yield from self._turn()
+
+    def _turn(self) -> Iterator[T]:
+        requests = self._turns.popleft()
+        for request in islice(requests, 1):
+            self._turns.append(requests)
+            yield request
 
 
 @dataclass(slots=True, eq=False)
 class _Server:
     url: str
+    weight: float
     share: float
     transport: Transport
     breaker: Breaker
     in_flight: int = 0
-    due: float = 0.0  # explanations that it ought to have been given
+    due: float = 0.0  # explanations that it ought to have been given, times all weights: no fraction is rounded
 
     @property
     def burden(self) -> float:
@@ -66,18 +105,35 @@ class Fleet:
 
     def __init__(self, backend: Backend, *, timeout_s: float, clock: Clock) -> None:
         members, secrets = members_of(backend), backend.secrets()
+        weights = sum(weight for _, weight in members)
         self._servers = [
             _Server(
                 member.url,
-                weight / sum(weight for _, weight in members),
+                weight,
+                weight / weights,
                 Transport(member.address, member.headers(), timeout_s=timeout_s, secrets=secrets),
                 Breaker(clock=clock) if len(members) == 1 else Breaker(clock=clock, after=AFTER),
             )
             for member, weight in members
         ]
+        self._weights = weights
         self._homes: dict[str, _Server] = {}
         self._clock = clock
         self._turn = asyncio.Lock()
+
+    @property
+    def at_once(self) -> int:
+        """How many explanations give each server its share: by equal weights as many as there are servers."""
+        return min(round(1 / min(server.share for server in self._servers)), MOST_TURNS * len(self._servers))
+
+    def go_on_after(self, explanations: int) -> None:
+        """Begins, if it has not begun, where another fleet would go on that had given so many explanations to the servers.
+
+        Else what workers have of explanations beyond a multiple of the servers would all go to the first of these.
+        """
+        if not self._homes:
+            for _ in range(explanations % self.at_once):
+                self._next(self._servers, self._servers)
 
     async def enter(self, about: str, last: Visit | None = None) -> Visit:
         """Waits until a request may go, and says where.
@@ -118,13 +174,20 @@ class Fleet:
         if home is None or (home.breaker.is_open and well):
             least = min(server.burden for server in well or self._servers)
             light = [server for server in well or self._servers if server.burden <= max(least, LIGHT * in_flight)]
-            for server in well or self._servers:
-                server.due = min(server.due + server.share, 1.0)  # one that was passed over is not owed all of it
-            home = self._homes[about] = max(light, key=lambda server: (server.due, -server.burden))
-            home.due -= 1
+            home = self._homes[about] = self._next(light, well or self._servers)
             if len(self._homes) > HOMES:
                 del self._homes[next(iter(self._homes))]
         return home
+
+    def _next(self, light: Sequence[_Server], among: Sequence[_Server]) -> _Server:
+        """Whose turn it is."""
+        for server in among:
+            server.due = min(
+                server.due + server.weight, self._weights
+            )  # one that was passed over is not owed all of it
+        chosen = max(light, key=lambda server: (server.due, -server.burden))
+        chosen.due -= self._weights
+        return chosen
 
     def leave(self, visit: Visit, *, ok: bool | None) -> None:
         """Tells how a request went that entered: None if it was cancelled, and nobody knows."""

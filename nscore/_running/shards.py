@@ -74,7 +74,7 @@ class Shard:
     Attributes:
         index: its place in the plan.
         pairs: the rows in their final order.
-        requests: in the order in which they are sent.
+        requests: in the order of their rows.
         too_long: rows that are not sent.
         whole: whether a limit left none of its requests out.
         digest: half of the rows, half of the requests, limit or none: it tells whether the inputs are the same as before.

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from virtual_clock import run_virtual
 
 import nscore as ns
-from nscore._running.fleet import Fleet
+from nscore._running.fleet import Fleet, Turns
 from nscore._sending.limits import RealClock
 from nscore.errors import OutageError
 
@@ -124,3 +124,53 @@ def test_where_all_are_sick_requests_wait_for_the_first_that_is_back_and_not_for
     assert 0.5 < run_virtual(main(back=True)) < 2
     with pytest.raises(OutageError):
         run_virtual(main(back=False))
+
+
+@SOME
+@given(st.lists(st.integers(0, 9), max_size=30), st.integers(1, 6))
+def test_explanations_take_turns_and_lose_none_of_their_requests(sizes, at_once):
+    turns = Turns(at_once)
+    order = []
+    for about, size in enumerate(sizes):
+        order += turns.add([(about, i) for i in range(size)])
+    order += turns.rest()
+    assert sorted(order) == [(about, i) for about, size in enumerate(sizes) for i in range(size)]
+    left, begun, last = list(sizes), set(), {}
+    for when, (about, i) in enumerate(order):
+        assert sizes[about] - left[about] == i  # its own in their order
+        left[about] -= 1
+        assert when - last.get(about, when) <= at_once  # its turn comes again
+        last[about] = when
+        begun.add(about)
+        assert sum(bool(left[a]) for a in begun) <= at_once
+    if at_once == 1:
+        assert order == sorted(order)
+
+
+@pytest.mark.parametrize(
+    ("weights", "at_once"), [([1], 1), ([1, 1, 1], 3), ([4, 1], 5), ([2, 1, 1], 4), ([1000, 1], 8)]
+)
+def test_as_many_explanations_take_turns_as_give_each_server_its_share(weights, at_once):
+    async def main():
+        return fleet(weights).at_once
+
+    assert run_virtual(main()) == at_once
+
+
+@SOME
+@given(st.lists(st.integers(1, 4), min_size=1, max_size=5), st.integers(1, 9), st.integers(2, 12))
+def test_fleets_that_go_on_where_others_end_give_each_server_its_share_together(weights, explanations, number):
+    weights = [*weights, 1]  # the shares come out even after the sum of the weights
+
+    async def main():
+        places = []
+        for index in range(number * sum(weights)):  # workers, or their shards, one after another
+            servers = fleet(weights)
+            servers.go_on_after(index * explanations)
+            places += [await visited(servers, f"explanation {i}") for i in range(explanations)]
+            servers.go_on_after(1)  # it has begun
+        return places
+
+    found = run_virtual(main())
+    for at, weight in enumerate(weights):
+        assert found.count(f"http://node{at}:8000/v1") == explanations * number * weight

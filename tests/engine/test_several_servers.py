@@ -7,7 +7,17 @@ import time
 from collections import defaultdict
 
 import pytest
-from asking import asked, backend, correct, explanations_of, files_of, is_asked, records_of, serve
+from asking import (
+    asked,
+    backend,
+    correct,
+    explanations_of,
+    files_of,
+    is_asked,
+    records_of,
+    serve,
+    shards_of,
+)
 from model_server import ModelServer
 
 import nscore as ns
@@ -67,6 +77,22 @@ def test_what_is_too_much_for_one_server_goes_to_others_too():
         servers = [one, other, third]
         assert correct(start(group(servers), records=records_of(1, 400), told=explanations_of(1)))
     assert min(map(asked, servers)) > 10
+
+
+def test_explanations_of_many_requests_take_turns_and_each_server_has_its_own():
+    with serve(wait_s=0.02) as one, serve(wait_s=0.02) as other, serve(wait_s=0.02) as third:
+        servers = [one, other, third]
+        assert correct(start(group(servers), records=records_of(6, 150), told=explanations_of(6)))
+    counts = [explanations_at(server) for server in servers]
+    at_home = sum(max(found.get(about, 0) for found in counts) for about in set().union(*counts))
+    assert at_home > 0.9 * 900  # one after another two thirds went to others, which did not know the prompt
+    assert min(map(asked, servers)) > 200
+
+
+def test_shards_that_are_open_while_explanations_take_turns_do_not_wait_for_one_another(monkeypatch):
+    monkeypatch.setattr("nscore._running.engine.OPEN_SHARDS", 2)
+    with shards_of(monkeypatch, 1), serve() as one, serve() as other, serve() as third:  # a neuron each
+        assert correct(start(group([one, other, third]), records=records_of(9, 3), told=explanations_of(9)))
 
 
 def test_a_run_goes_on_with_a_second_server_and_asks_nothing_twice(two, tmp_path):
