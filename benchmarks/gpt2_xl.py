@@ -195,14 +195,16 @@ def costs(made: Sequence[Kind], _: argparse.Namespace) -> None:
 def hours(made: Sequence[Kind], arguments: argparse.Namespace) -> None:
     """Reckoned and simulated, without faults."""
     server = Server(arguments.prefill, arguments.decode, arguments.slots)
-    print(f"{server}, {arguments.in_flight} requests in flight for each slot, one client.\n")
-    print("| simulator | servers | reckoned | simulated | difference | requests/s | processes of nscore | one reply |")
+    print(
+        f"{server}, {arguments.in_flight} requests in flight for each slot, {arguments.workers} processes of nscore.\n"
+    )
+    print("| simulator | servers | reckoned | simulated | difference | requests/s | processes it takes | one reply |")
     print("|---" * 8 + "|")
     for kind in made:
         for number in (1, 8, 64):
             rate = number * server.rate(kind.mean("new"), kind.mean("answer"))
             reckoned = kind.requests / rate
-            found = run(kind, server, number, arguments.in_flight, arguments.most)
+            found = run(kind, server, number, arguments.in_flight, arguments.most, workers=arguments.workers)
             taken = kind.requests / found.steady + found.beside
             one = sum(server.seconds(kind.mean("new"), kind.mean("answer")))
             print(
@@ -293,6 +295,7 @@ def main() -> None:
     parser.add_argument("--decode", type=float, default=40.0, help="tokens a second of an answer")
     parser.add_argument("--slots", type=int, default=64, help="answers at a time")
     parser.add_argument("--in-flight", type=float, default=2.0, help="requests for each slot")
+    parser.add_argument("--workers", type=int, default=1, help="processes of nscore (`hours`)")
     parser.add_argument("--requests-per-minute", type=float, default=10_000.0, help="of a provider")
     parser.add_argument("--tokens-per-minute", type=float, default=10_000_000.0, help="of a provider")
     arguments = parser.parse_args()
