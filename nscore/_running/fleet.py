@@ -1,4 +1,4 @@
-"""The servers behind a backend: which of them a request goes to, and which are set aside for a while."""
+"""The servers behind a backend: in which order requests come to them, which goes where, and who is set aside for a while."""
 
 from __future__ import annotations
 
@@ -124,7 +124,8 @@ class Fleet:
     @property
     def at_once(self) -> int:
         """How many explanations give each server its share: by equal weights as many as there are servers."""
-        return min(round(1 / min(server.share for server in self._servers)), MOST_TURNS * len(self._servers))
+        least = min(server.weight for server in self._servers)
+        return round(min(self._weights / least, MOST_TURNS * len(self._servers)))
 
     def go_on_after(self, explanations: int) -> None:
         """Begins, if it has not begun, where another fleet would go on that had given so many explanations to the servers.
@@ -182,9 +183,8 @@ class Fleet:
     def _next(self, light: Sequence[_Server], among: Sequence[_Server]) -> _Server:
         """Whose turn it is."""
         for server in among:
-            server.due = min(
-                server.due + server.weight, self._weights
-            )  # one that was passed over is not owed all of it
+            # one that was passed over is not owed all of it
+            server.due = min(server.due + server.weight, self._weights)
         chosen = max(light, key=lambda server: (server.due, -server.burden))
         chosen.due -= self._weights
         return chosen

@@ -18,11 +18,12 @@ __all__ = ["Servers", "members_of"]
 class Servers:
     """Several servers of the same model that are declared equal: an answer of one counts as an answer of all.
 
-    Requests of one explanation go to one server, for its prefix cache, but while that has far more than its share in flight.
-    A server that does not answer is set aside, its requests go to the others, and it is tried again later. In everything
-    that decides an answer (the request key, the settings of the run) the group stands under one base URL: that of the first
-    server, or `group`. So a run that began with one server goes on with several, the first of which it is, and nothing is
-    asked again; and servers may be added, left out or exchanged as long as `group` stays the same.
+    Requests of one explanation go to one server, for its prefix cache, but while that has far more than its share in flight;
+    as many explanations take turns as there are servers, so that each has its own. A server that does not answer is set
+    aside, its requests go to the others, and it is tried again later. In everything that decides an answer (the request key,
+    the settings of the run) the group stands under one base URL: that of the first server, or `group`. So a run that began
+    with one server goes on with several, the first of which it is, and nothing is asked again; and servers may be added, left
+    out or exchanged as long as `group` stays the same.
 
     Args:
         members: backends of one kind that differ in nothing but address and key.

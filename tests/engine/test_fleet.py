@@ -148,7 +148,7 @@ def test_explanations_take_turns_and_lose_none_of_their_requests(sizes, at_once)
 
 
 @pytest.mark.parametrize(
-    ("weights", "at_once"), [([1], 1), ([1, 1, 1], 3), ([4, 1], 5), ([2, 1, 1], 4), ([1000, 1], 8)]
+    ("weights", "at_once"), [([1], 1), ([1, 1, 1], 3), ([4, 1], 5), ([2, 1, 1], 4), ([1000, 1], 8), ([1, 1e-300], 8)]
 )
 def test_as_many_explanations_take_turns_as_give_each_server_its_share(weights, at_once):
     async def main():
