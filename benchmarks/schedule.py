@@ -276,7 +276,7 @@ async def _run(  # noqa: PLR0917  (what `simulated` was told)
                 fleet = Fleet(backend, timeout_s=share.timeout_s, clock=clock)
             fleet.go_on_after(index * len(part))
             client = _Client(
-                Concurrency(share.concurrency) if borne is None else Concurrency(share.concurrency, start=borne),
+                Concurrency(share.concurrency, start=fleet.first if borne is None else borne),
                 fleet,
                 [Pace(limit, clock=clock) if limit else None for limit in paces],
                 share.retries,

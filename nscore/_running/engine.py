@@ -84,15 +84,15 @@ class Engine:
         self._fed = set(fed)  # first bytes of the keys that come more than once, and came
         clock = clock or RealClock()
         self._clock, self._rng = clock, rng or random.Random()  # noqa: S311  (jitter, no secret)
+        self._fleet = Fleet(backend, timeout_s=options.timeout_s, clock=clock)
         # The probe has shown that the server answers. Where it was another session's, the first request shows it, alone.
-        first = 1 if place.history.sent else 8
+        first = 1 if place.history.sent else self._fleet.first
         self._gate = Concurrency(options.concurrency, start=first if borne is None else borne)
         rpm, tpm = options.requests_per_minute, options.tokens_per_minute
         self._requests_pace = Pace(rpm, clock=clock, after=after[0]) if rpm else None
         self._tokens_pace = Pace(tpm, clock=clock, what="tokens", after=after[1]) if tpm else None
         self._spending = Spending(options.max_cost, place.history.spent)
         self._money = asyncio.Event()
-        self._fleet = Fleet(backend, timeout_s=options.timeout_s, clock=clock)
         self._parser = Beside()
         self._queue: asyncio.Queue[_Item | None] = asyncio.Queue(QUEUED)
         self._open = asyncio.Semaphore(OPEN_SHARDS)

@@ -23,6 +23,7 @@ LOOKED_S = 0.2
 # What a server may have in flight, of its share, when an explanation is given to it, and when what is about its own goes to
 # others; so few at once are no burden to any server.
 LIGHT, CROWDED, FEW = 1.25, 1.5, 16
+FIRST = 8  # requests at once for each server
 MOST_TURNS = 4  # of explanations for each server, whose requests are held
 HOMES = 1 << 12  # explanations of which it is known where they belong
 
@@ -120,6 +121,11 @@ class Fleet:
         self._homes: dict[str, _Server] = {}
         self._clock = clock
         self._turn = asyncio.Lock()
+
+    @property
+    def first(self) -> int:
+        """How many requests at once they are begun with."""
+        return FIRST * len(self._servers)
 
     @property
     def at_once(self) -> int:
