@@ -64,7 +64,6 @@ class Turns(Generic[T]):
 class _Server:
     url: str
     weight: float
-    share: float
     transport: Transport
     breaker: Breaker
     in_flight: int = 0
@@ -72,8 +71,8 @@ class _Server:
 
     @property
     def burden(self) -> float:
-        """What is in flight, as if it had all of the work."""
-        return self.in_flight / self.share
+        """What is in flight, for its weight."""
+        return self.in_flight / self.weight
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,18 +105,16 @@ class Fleet:
 
     def __init__(self, backend: Backend, *, timeout_s: float, clock: Clock) -> None:
         members, secrets = members_of(backend), backend.secrets()
-        weights = sum(weight for _, weight in members)
         self._servers = [
             _Server(
                 member.url,
                 weight,
-                weight / weights,
                 Transport(member.address, member.headers(), timeout_s=timeout_s, secrets=secrets),
                 Breaker(clock=clock) if len(members) == 1 else Breaker(clock=clock, after=AFTER),
             )
             for member, weight in members
         ]
-        self._weights = weights
+        self._weights = sum(weight for _, weight in members)
         self._homes: dict[str, _Server] = {}
         self._clock = clock
         self._turn = asyncio.Lock()
@@ -166,21 +163,21 @@ class Fleet:
 
     def _order(self, about: str, failed: _Server | None) -> list[_Server]:
         """Which server is asked first: one that is sick, and lets through nothing but the probe that is due; then the home."""
-        in_flight = sum(server.in_flight for server in self._servers)
-        home = self._home(about, in_flight)
-        crowded = home.in_flight > FEW and home.burden > CROWDED * in_flight
+        even = sum(server.in_flight for server in self._servers) / self._weights
+        home = self._home(about, even)
+        crowded = home.in_flight > FEW and home.burden > CROWDED * even
         return sorted(
             self._servers,
             key=lambda s: (s is failed, not s.breaker.is_open, crowded or s is not home, s.burden),
         )
 
-    def _home(self, about: str, in_flight: int) -> _Server:
-        """Where an explanation belongs."""
+    def _home(self, about: str, even: float) -> _Server:
+        """Where an explanation belongs; `even` is the burden that all would have if they had the same."""
         home = self._homes.get(about)
         well = [server for server in self._servers if not server.breaker.is_open]
         if home is None or (home.breaker.is_open and well):
             least = min(server.burden for server in well or self._servers)
-            light = [server for server in well or self._servers if server.burden <= max(least, LIGHT * in_flight)]
+            light = [server for server in well or self._servers if server.burden <= max(least, LIGHT * even)]
             home = self._homes[about] = self._next(light, well or self._servers)
             if len(self._homes) > HOMES:
                 del self._homes[next(iter(self._homes))]

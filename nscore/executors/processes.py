@@ -143,7 +143,7 @@ def _threads(number: int) -> Iterator[None]:
 
 
 def _shares(workers: int) -> list[set[int]]:
-    """The processors of each worker: its part of all; none are named where they, or the threads, do not come out even."""
+    """The processors of each worker: its part of all; none are named where it takes another number of threads."""
     mine = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_setaffinity") else []  # macOS has none
     if os.environ[THREADS] != str(len(mine) // workers):
         return [set()] * workers

@@ -174,10 +174,3 @@ def test_fleets_that_go_on_where_others_end_give_each_server_its_share_together(
     found = run_virtual(main())
     for at, weight in enumerate(weights):
         assert found.count(f"http://node{at}:8000/v1") == explanations * number * weight
-
-
-def test_a_run_begins_with_as_many_requests_for_each_server():
-    async def main():
-        return [fleet([1] * number).first for number in (1, 2, 64)]
-
-    assert run_virtual(main()) == [8, 16, 512]

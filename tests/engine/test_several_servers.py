@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict
+from contextlib import ExitStack
 
 import pytest
 from asking import (
@@ -13,6 +14,7 @@ from asking import (
     correct,
     explanations_of,
     files_of,
+    hanging,
     is_asked,
     records_of,
     serve,
@@ -93,6 +95,25 @@ def test_shards_that_are_open_while_explanations_take_turns_do_not_wait_for_one_
     monkeypatch.setattr("nscore._running.engine.OPEN_SHARDS", 2)
     with shards_of(monkeypatch, 1), serve() as one, serve() as other, serve() as third:  # a neuron each
         assert correct(start(group([one, other, third]), records=records_of(9, 3), told=explanations_of(9)))
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_a_run_begins_with_eight_requests_for_each_server(number, tmp_path):
+    with ExitStack() as stack:
+        servers = [stack.enter_context(hanging(0)) for _ in range(number)]
+        seen = []
+
+        def look():
+            while not sum(map(asked, servers)):
+                time.sleep(0.01)
+            time.sleep(2.0)  # the first are still waited for
+            seen.append([asked(server) for server in servers])
+
+        thread = threading.Thread(target=look, daemon=True)
+        thread.start()
+        start(group(servers), tmp_path / "run", limit=8 * number + 2, attempts=1, timeout_s=3.0)
+        thread.join(10)
+    assert seen == [[8] * number]
 
 
 def test_a_run_goes_on_with_a_second_server_and_asks_nothing_twice(two, tmp_path):
